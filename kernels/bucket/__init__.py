@@ -1,0 +1,1 @@
+"""Gradient bucketing: pack, unpack, scale, cast, k-way reduction, error feedback."""

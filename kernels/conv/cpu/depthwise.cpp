@@ -1,0 +1,8 @@
+// (being written)
+#include "conv/cpu/families.hpp"
+
+namespace accelops::ACCELOPS_ISA {
+
+void depthwise(const ConvProblem&, const ConvTiles&, const ConvOperands&, int) {}
+
+}  // namespace accelops::ACCELOPS_ISA

@@ -1,0 +1,165 @@
+// The one vector type of the CPU kernels: Vec::lanes floats in one register of the instruction set that this file is
+// compiled for (16 with AVX-512, 8 with AVX2, 4 with SSE2 and NEON). Arithmetic comes from the compiler's vector
+// extension; intrinsics stand only in this file. Types in memory are float, bf16 and f16; arithmetic is always float.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "number.hpp"
+
+namespace accelops::ACCELOPS_ISA {
+
+struct Vec {
+#if defined(__AVX512F__)
+  static constexpr int lanes = 16;
+#elif defined(__AVX2__)
+  static constexpr int lanes = 8;
+#else
+  static constexpr int lanes = 4;
+#endif
+  typedef float Native __attribute__((vector_size(lanes * 4)));
+  typedef int32_t Bits __attribute__((vector_size(lanes * 4)));
+  typedef uint16_t Halves __attribute__((vector_size(lanes * 2)));
+  Native v;
+
+  Vec() = default;
+  Vec(Native native) : v(native) {}
+  explicit Vec(float x) : v(Native{} + x) {}
+
+  static Vec load(const float* p) {
+    Vec r;
+    std::memcpy(&r.v, p, sizeof r.v);
+    return r;
+  }
+  void store(float* p) const { std::memcpy(p, &v, sizeof v); }
+
+  // Lanes past n are zero, and their memory is not touched. 0 <= n <= lanes.
+  static Vec load(const float* p, int n) {
+#if defined(__AVX512F__)
+    return Vec(Native(_mm512_maskz_loadu_ps(mask(n), p)));
+#elif defined(__AVX2__)
+    return Vec(Native(_mm256_maskload_ps(p, mask(n))));
+#else
+    float whole[lanes] = {};
+    std::memcpy(whole, p, n * sizeof(float));
+    return load(whole);
+#endif
+  }
+  void store(float* p, int n) const {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, mask(n), __m512(v));
+#elif defined(__AVX2__)
+    _mm256_maskstore_ps(p, mask(n), __m256(v));
+#else
+    std::memcpy(p, &v, n * sizeof(float));
+#endif
+  }
+
+  static Vec load(const bf16* p) {
+    Halves h;
+    std::memcpy(&h, p, sizeof h);
+    return widen(h);
+  }
+  static Vec load(const bf16* p, int n) {
+    Halves h = {};
+    std::memcpy(&h, p, n * sizeof(bf16));
+    return widen(h);
+  }
+  void store(bf16* p) const {
+    const Halves h = narrow();
+    std::memcpy(p, &h, sizeof h);
+  }
+  void store(bf16* p, int n) const {
+    const Halves h = narrow();
+    std::memcpy(p, &h, n * sizeof(bf16));
+  }
+
+  static Vec load(const f16* p) {
+#if defined(__AVX512F__)
+    return Vec(Native(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))));
+#elif defined(__AVX2__)
+    return Vec(Native(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+#else
+    return load(p, lanes);
+#endif
+  }
+  static Vec load(const f16* p, int n) {
+    float whole[lanes] = {};
+    for (int i = 0; i < n; ++i) whole[i] = to_float(p[i]);
+    return load(whole);
+  }
+  void store(f16* p) const {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(__m512(v), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT));
+#else
+    store(p, lanes);
+#endif
+  }
+  void store(f16* p, int n) const {
+    for (int i = 0; i < n; ++i) p[i] = to_f16(v[i]);
+  }
+
+  friend Vec operator+(Vec a, Vec b) { return a.v + b.v; }
+  friend Vec operator-(Vec a, Vec b) { return a.v - b.v; }
+  friend Vec operator*(Vec a, Vec b) { return a.v * b.v; }
+  friend Vec operator/(Vec a, Vec b) { return a.v / b.v; }
+  Vec& operator+=(Vec b) { return v += b.v, *this; }
+
+  // NaN in either operand gives NaN, as torch.maximum does.
+  friend Vec max(Vec a, Vec b) { return (a.v >= b.v) | (a.v != a.v) ? a.v : b.v; }
+  // Where condition > 0 (false for NaN) yes, else no.
+  friend Vec where_positive(Vec condition, Vec yes, Vec no) { return condition.v > 0 ? yes.v : no.v; }
+
+  friend Vec sqrt(Vec a) {
+#if defined(__AVX512F__)
+    return Vec(Native(_mm512_sqrt_ps(__m512(a.v))));
+#elif defined(__AVX2__)
+    return Vec(Native(_mm256_sqrt_ps(__m256(a.v))));
+#else
+    for (int i = 0; i < lanes; ++i) a.v[i] = __builtin_sqrtf(a.v[i]);
+    return a;
+#endif
+  }
+
+  // a * b + c, rounded once where the instruction set has it.
+  friend Vec fma(Vec a, Vec b, Vec c) { return a.v * b.v + c.v; }
+
+  float sum() const {
+    float s = 0;
+    for (int i = 0; i < lanes; ++i) s += v[i];
+    return s;
+  }
+
+ private:
+#if defined(__AVX512F__)
+  static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+#elif defined(__AVX2__)
+  static __m256i mask(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+#endif
+  static Vec widen(Halves h) {
+    const Bits wide = __builtin_convertvector(h, Bits) << 16;
+    Vec r;
+    std::memcpy(&r.v, &wide, sizeof wide);
+    return r;
+  }
+  // Round to nearest even; NaN stays NaN.
+  Halves narrow() const {
+    typedef uint32_t Unsigned __attribute__((vector_size(lanes * 4)));
+    Unsigned u;
+    std::memcpy(&u, &v, sizeof u);
+    const Unsigned rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    const Unsigned quiet = (u >> 16) | 0x40u;
+    return __builtin_convertvector(v == v ? rounded : quiet, Halves);
+  }
+};
+
+}  // namespace accelops::ACCELOPS_ISA
