@@ -29,4 +29,9 @@ def configs(spec: ConvSpec) -> list[Config]:
 
 def run(config: Config, spec: ConvSpec, *operands: Any, **options: Any) -> Any:
     """See native.run."""
-    return native.run(native.plan(spec, "reference"), spec, *operands, **options)
+    return native.run(plan(config, spec), spec, *operands, **options)
+
+
+def plan(config: Config, spec: ConvSpec) -> Any:
+    """The native kernel bound to `spec`, for callers that need no Python between them."""
+    return native.plan(spec, "reference")

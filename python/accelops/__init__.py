@@ -1,1 +1,7 @@
-"""accelops."""
+"""accelops: convolution, Adam and all-reduce bucketing, fast on whatever hardware is there, behind PyTorch's own interface."""
+
+from accelops.dispatch.reroute import disable, enable, enabled
+from accelops.dispatch.select import use
+from accelops.targets import TargetUnavailable
+
+__all__ = ["TargetUnavailable", "disable", "enable", "enabled", "use"]

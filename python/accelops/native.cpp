@@ -10,6 +10,7 @@ namespace accelops {
 void bind_conv(py::module_&);
 void bind_adam(py::module_&);
 void bind_bucket(py::module_&);
+void bind_reroute(py::module_&);
 }  // namespace accelops
 
 PYBIND11_MODULE(_native, m) {
@@ -17,4 +18,5 @@ PYBIND11_MODULE(_native, m) {
   m.def("isa", [] { return accelops::name(accelops::isa()); }, "The instruction set in use: baseline, avx2 or avx512.");
   m.def("pool_workers", &accelops::ThreadPool::workers, "How many worker threads have been started.");
   accelops::bind_conv(m);
+  accelops::bind_reroute(m);
 }

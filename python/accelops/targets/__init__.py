@@ -1,1 +1,29 @@
+"""The targets by name, and whether each can be used here: one module a target, imported on first need.
 
+A target's module offers `unavailable() -> str | None`: None where it is ready, else what is missing and how to get it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
+TARGETS = ("reference", "cpu", "triton", "xla", "fpga", "aten")
+
+
+class TargetUnavailable(RuntimeError):
+    """A target was asked for by name and cannot serve; the message says why and what to do."""
+
+
+@cache
+def unavailable(target: str) -> str | None:
+    """None if `target` is ready here, else why not. Raises TargetUnavailable for a name that is no target."""
+    if target not in TARGETS:
+        raise TargetUnavailable(f"target={target!r} is no target of accelops; choose one of {', '.join(TARGETS)}")
+    if target == "aten":
+        return None
+    room = "cpu" if target == "reference" else target  # both run in the native extension
+    if find_spec(f"accelops.targets.{room}") is None:
+        return f"this version of accelops has no {target} target"
+    return import_module(f"accelops.targets.{room}").unavailable()

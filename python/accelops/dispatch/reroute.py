@@ -1,0 +1,229 @@
+"""accelops.enable(): torch's own convolution and Adam, rerouted through dispatch.
+
+Convolution: aten::convolution and aten::convolution_backward are overridden at the backend key, under autograd, so that
+autograd, autocast, functorch, compile and export work as they do with torch. On the CPU the override is native
+(reroute.cpp) and remembers decisions; this file decides. Adam: the functional torch.optim.adam.adam, which every Adam and
+AdamW shares, is replaced. Both are installed once and then switched: un-registering under running threads crashes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accelops.kernels.conv import aten
+from accelops.targets import TARGETS, TargetUnavailable, unavailable
+
+from . import conv
+from .select import OPS, Selection, select
+
+Scope = tuple[frozenset[str], tuple[str, ...]]  # the ops that are rerouted, the targets that may serve them
+
+_lock = threading.RLock()
+_enabled: list[tuple[object, Scope]] = []  # what is in force is the last; a scope that ends leaves from wherever it is
+_numbers: dict[Scope, int] = {}  # native code knows scopes by number
+_scope_in_force: Scope | None = None
+_raised = threading.local()
+
+
+def enable(ops: tuple[str, ...] | None = None, targets: tuple[str, ...] | None = None) -> None:
+    """Reroute torch's own ops, in all threads, until `disable()`: convolutions, and the step of torch.optim.Adam and AdamW.
+
+    `ops` (default: all of conv, adam, bucket) and `targets` (default: all) limit what is rerouted and who may serve.
+    Every result stays within torch's own error, and a kernel runs only where it was measured faster than torch's.
+    Raises ValueError for an unknown op, TargetUnavailable for an unknown target.
+    """
+    scope = _scope(ops, targets)
+    with _lock:
+        _install(scope)
+        _enabled[:] = [(None, scope)]
+        _switch()
+
+
+def disable() -> None:
+    """torch's own kernels again, bit for bit, in all threads; ends every `enabled()` scope too."""
+    with _lock:
+        _enabled.clear()
+        _switch()
+
+
+@contextmanager
+def enabled(ops: tuple[str, ...] | None = None, targets: tuple[str, ...] | None = None) -> Iterator[None]:
+    """`enable` for the length of a `with`; scopes nest, and the one entered last is in force (in all threads)."""
+    scope = _scope(ops, targets)
+    token = object()
+    with _lock:
+        _install(scope)
+        _enabled.append((token, scope))
+        _switch()
+    try:
+        yield
+    finally:
+        with _lock:
+            _enabled[:] = [e for e in _enabled if e[0] is not token]
+            _switch()
+
+
+def is_enabled(op: str) -> bool:
+    """Whether torch's own `op` is rerouted now."""
+    return _scope_in_force is not None and op in _scope_in_force[0]
+
+
+def _scope(ops: tuple[str, ...] | None, targets: tuple[str, ...] | None) -> Scope:
+    for op in ops or ():
+        if op not in OPS:
+            raise ValueError(f"enable: ops={ops!r} names {op!r}; choose among {', '.join(OPS)}")
+    for target in targets or ():
+        missing = unavailable(target)
+        if missing is not None:
+            raise TargetUnavailable(f"enable: target {target!r} is not available: {missing}")
+    return frozenset(ops or OPS), tuple(targets or TARGETS)
+
+
+def _switch() -> None:
+    global _scope_in_force
+    _scope_in_force = _enabled[-1][1] if _enabled else None
+    if unavailable("cpu") is None:
+        from accelops import _native
+
+        _native.set_scope(_number(_scope_in_force) if is_enabled("conv") else 0)
+
+
+def _number(scope: Scope) -> int:
+    return _numbers.setdefault(scope, 1 + len(_numbers))
+
+
+# c10/core/MemoryFormat.h
+_FORMAT_NUMBERS = {torch.contiguous_format: 0, torch.channels_last: 2, torch.channels_last_3d: 3}
+
+
+# ---- convolution ----------------------------------------------------------------------------------------------------
+
+_library: torch.library.Library | None = None
+
+
+def _install(scope: Scope) -> None:
+    if "conv" in scope[0]:
+        _install_convolution()
+
+
+def _install_convolution() -> None:
+    global _library
+    if _library is not None:
+        return
+    aten.forward_kernel("cpu"), aten.backward_kernel("cpu")  # captured before the override hides them
+    _library = torch.library.Library("accelops", "FRAGMENT")
+    forward = str(torch.ops.aten.convolution.default._schema).removeprefix("aten::convolution")
+    backward = str(torch.ops.aten.convolution_backward.default._schema).removeprefix("aten::convolution_backward")
+    _library.define(f"_convolution{forward}")
+    _library.define(f"_convolution_backward{backward}")
+    _library.impl("_convolution", _decide_forward, "CPU")
+    _library.impl("_convolution_backward", _decide_backward, "CPU")
+    from accelops import _native
+
+    missing = _native.register_override()
+    if missing:
+        raise RuntimeError(f"accelops.enable: this torch ({torch.__version__}) lacks {missing}; it needs torch 2.11 or newer")
+
+
+def take_pending() -> BaseException:
+    """What the last failing call in this thread raised, for native code to raise again."""
+    error, _raised.error = _raised.error, None
+    return error
+
+
+def _decide_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
+    """A convolution whose key native code does not know: choose, run, and remember the choice."""
+    try:
+        return _forward(input, weight, bias, parameters)
+    except BaseException as error:  # passes through torch's C functions as a flag, and is raised again behind them
+        return _leave(error, input)
+
+
+def _decide_backward(grad_output: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+    try:
+        return _backward(grad_output, input, weight, rest)
+    except BaseException as error:
+        return (_leave(error, input),) * 3
+
+
+def _leave(error: BaseException, like: Tensor) -> Tensor:
+    from accelops import _native
+
+    _raised.error = error
+    _native.set_failed()
+    return like.new_empty(0)
+
+
+def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, parameters: tuple[Any, ...]) -> Tensor:
+    from accelops import _native
+
+    selection = _selection("fprop", input, weight, bias, parameters)
+    if selection is None:
+        return aten.forward_kernel(input.device.type)(input, weight, bias, *parameters)
+    if selection.target == "aten":
+        output = aten.forward_kernel(input.device.type)(input, weight, bias, *parameters)
+        _native.remember_forward(None)
+        return output
+    output, _ = conv.run_forward(selection, input, weight, bias, save=False)
+    plan = _plan(selection)
+    if plan is not None:
+        _native.remember_forward(plan, output.shape, output.stride(), *_copies(selection, (input, weight, bias)))
+    return output
+
+
+def _backward(grad_output: Tensor, input: Tensor, weight: Tensor, rest: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    from accelops import _native
+
+    bias_sizes, *parameters, mask = rest
+    wants_input, wants_weight, wants_bias = mask
+    dgrad = _selection("dgrad", input, weight, None, parameters) if wants_input else None
+    wgrad = _selection("wgrad", input, weight, weight if wants_bias else None, parameters) if wants_weight else None
+    dgrad, wgrad = (None if s is None or s.target == "aten" else s for s in (dgrad, wgrad))
+    # What no implementation was selected for comes from torch's kernel, in one call.
+    torchs = (wants_input and dgrad is None, wants_weight and wgrad is None, wants_bias and wgrad is None)
+    grads: list[Tensor | None] = [None, None, None]
+    if any(torchs):
+        kernel = aten.backward_kernel(input.device.type)
+        grads = list(kernel(grad_output, input, weight, bias_sizes, *parameters, list(torchs)))
+    if dgrad is None and wgrad is None:
+        _native.remember_backward(None, (), (), None, (), (), (False,) * 3, 0)
+        return tuple(grads)
+    ours = conv.run_backward(dgrad, wgrad, grad_output, input, weight, None)
+    plans = [None if s is None else _plan(s) for s in (dgrad, wgrad)]
+    if all(s is None or p is not None for s, p in zip((dgrad, wgrad), plans, strict=True)):
+        results = [((), ()) if p is None else (g.shape, g.stride()) for p, g in zip(plans, ours[:2], strict=True)]
+        copies = _copies(dgrad or wgrad, (grad_output, input, weight))  # type: ignore[arg-type]
+        _native.remember_backward(plans[0], *results[0], plans[1], *results[1], *copies)
+    return tuple(mine if mine is not None else theirs for mine, theirs in zip(ours, grads, strict=True))
+
+
+def _selection(
+    direction: str, input: Tensor, weight: Tensor, bias: Tensor | None, parameters: Any
+) -> Selection | None:
+    """None where torch does not take the call: its kernel then raises its own error."""
+    tensors = (input, weight) if bias is None else (input, weight, bias)
+    if len({(t.dtype, t.device) for t in tensors}) != 1 or input.dim() != weight.dim() or input.dim() not in (3, 4, 5):
+        return None
+    spec = conv.spec_of(direction, input, weight, bias is not None, *parameters)
+    if not conv.accepted(spec):
+        return None
+    return select(spec, among=_scope_in_force[1] if _scope_in_force else TARGETS)
+
+
+def _plan(selection: Selection) -> Any:
+    """The native plan of a Selection, None where its implementation has none (it then runs from Python each time)."""
+    plan = getattr(selection.implementation, "plan", None)
+    return None if plan is None else plan(selection.config, selection.spec)
+
+
+def _copies(selection: Selection, tensors: tuple[Tensor | None, ...]) -> tuple[tuple[bool, ...], int]:
+    """Which tensors of a call are not dense in the Selection's memory format, and torch's number of that format."""
+    form = conv.torch_memory_format(selection.spec)
+    dense = (t is None or (t.is_contiguous() if t.dim() == 1 else t.is_contiguous(memory_format=form)) for t in tensors)
+    return tuple(not d for d in dense), _FORMAT_NUMBERS[form]

@@ -1,0 +1,192 @@
+"""Which implementation and Config serve a Spec, and why.
+
+In this order: the target asked for by name > the user's tuned table > the shipped table > an implementation's heuristic >
+torch's own kernel. A Selection is made once per Spec and kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from accelops.kernels.spec import Spec
+from accelops.targets import TARGETS, TargetUnavailable, unavailable
+
+from . import tuned
+
+OPS = ("conv", "adam", "bucket")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What runs for `spec`: `target` with `config`; `source` is one of asked, tuned, shipped, heuristic, torch; `why` says
+    it in words; `reasons` holds, for each other candidate, why it was not taken."""
+
+    spec: Spec
+    target: str
+    config: Any
+    source: str
+    why: str
+    reasons: dict[str, list[str]] = field(hash=False, compare=False)
+
+    @property
+    def implementation(self) -> ModuleType:
+        return implementation(self.spec.op, self.target)
+
+    def run(self, *operands: Any, **options: Any) -> Any:
+        return self.implementation.run(self.config, self.spec, *operands, **options)
+
+
+@cache
+def candidates(op: str) -> tuple[str, ...]:
+    """The targets that have an implementation of `op`, found by its path."""
+    return tuple(t for t in TARGETS if find_spec(f"accelops.kernels.{op}.{t}") is not None)
+
+
+@cache
+def implementation(op: str, target: str) -> ModuleType:
+    """The module accelops.kernels.<op>.<target>. Raises TargetUnavailable where there is none or it cannot be used."""
+    missing = unavailable(target)
+    if missing is None and target not in candidates(op):
+        missing = f"it has no {op}; targets that have one: {', '.join(candidates(op))}"
+    if missing is not None:
+        raise TargetUnavailable(f"target {target!r} is not available for {op}: {missing}")
+    return import_module(f"accelops.kernels.{op}.{target}")
+
+
+_asked = threading.local()
+
+
+def asked_target() -> str | None:
+    """The target that accelops.use named in this thread."""
+    return getattr(_asked, "target", None)
+
+
+@contextmanager
+def use(target: str) -> Iterator[None]:
+    """Within this context and thread every accelops op runs on `target`, by name: one of reference, cpu, triton, xla,
+    fpga, aten. What the target cannot serve raises TargetUnavailable with its reasons; nothing falls back silently.
+    torch's own ops take part while accelops.enable() is in force."""
+    missing = unavailable(target)
+    if missing is not None:
+        raise TargetUnavailable(f"target {target!r} is not available: {missing}")
+    outer = asked_target()
+    _set_asked(target)
+    try:
+        yield
+    finally:
+        _set_asked(outer)
+
+
+def _set_asked(target: str | None) -> None:
+    _asked.target = target
+    if unavailable("cpu") is None:
+        from accelops import _native
+
+        _native.set_target(0 if target is None else 1 + TARGETS.index(target))
+
+
+def select(spec: Spec, target: str | None = None, among: tuple[str, ...] = TARGETS) -> Selection:
+    """The Selection for `spec`. `target` (or, without it, accelops.use) names one that must serve; `among` limits the
+    choice otherwise, torch's own kernel always allowed. Raises TargetUnavailable as `use` does."""
+    asked = target or asked_target()
+    return _asked_for(spec, asked) if asked else _chosen(spec, among)
+
+
+@lru_cache(maxsize=65536)
+def _asked_for(spec: Spec, target: str) -> Selection:
+    module = implementation(spec.op, target)
+    refusals = module.unsupported(spec)
+    if refusals:
+        raise TargetUnavailable(f"target {target!r} cannot serve {spec}: {'; '.join(refusals)}")
+    others = {t: [f"{target} was asked for by name"] for t in candidates(spec.op) if t != target}
+    return Selection(spec, target, _best_config(module, spec), "asked", f"{target} was asked for by name", others)
+
+
+def _best_config(module: ModuleType, spec: Spec) -> Any:
+    """A named target runs what its heuristic takes, or else its first Config."""
+    if hasattr(module, "heuristic"):
+        config, _ = module.heuristic(spec)
+        if config is not None:
+            return config
+    return module.configs(spec)[0]
+
+
+@lru_cache(maxsize=65536)
+def _chosen(spec: Spec, among: tuple[str, ...]) -> Selection:
+    reasons: dict[str, list[str]] = {}
+    modules: dict[str, ModuleType] = {}
+    for name in candidates(spec.op):
+        if name == "aten":
+            continue
+        refusal = _refusal(spec, name, among)
+        if refusal:
+            reasons[name] = refusal
+        else:
+            modules[name] = implementation(spec.op, name)
+    found = _from_tables(spec, modules, reasons) or _from_heuristics(spec, modules, reasons)
+    if found is None:
+        config = implementation(spec.op, "aten").configs(spec)[0]
+        found = Selection(spec, "aten", config, "torch", "no other candidate is known to be faster", reasons)
+    else:
+        reasons.setdefault("aten", []).append(f"{found.target} was measured faster ({found.source})")
+    for name in modules:
+        if name != found.target:
+            reasons.setdefault(name, [f"{found.target} was taken ({found.source})"])
+    return found
+
+
+def _refusal(spec: Spec, name: str, among: tuple[str, ...]) -> list[str]:
+    if name not in among:
+        return ["not among the targets that were enabled"]
+    missing = unavailable(name)
+    if missing is not None:
+        return [missing]
+    return implementation(spec.op, name).unsupported(spec)
+
+
+def _from_tables(spec: Spec, modules: dict[str, ModuleType], reasons: dict[str, list[str]]) -> Selection | None:
+    for source in ("tuned", "shipped"):
+        entry = tuned.lookup(spec, source)
+        if entry is None:
+            continue
+        if entry.target == "aten":
+            why = f"the {source} table measured torch's own kernel as the fastest"
+            for name in modules:
+                reasons[name] = [why]
+            return Selection(spec, "aten", implementation(spec.op, "aten").configs(spec)[0], source, why, reasons)
+        module = modules.get(entry.target)
+        config = module and next((c for c in module.configs(spec) if tuned.describe(c) == entry.config), None)
+        if config is not None:
+            why = f"the {source} table measured it at {entry.ratio:.2f}x of torch's speed"
+            return Selection(spec, entry.target, config, source, why, reasons)
+    return None
+
+
+def _from_heuristics(spec: Spec, modules: dict[str, ModuleType], reasons: dict[str, list[str]]) -> Selection | None:
+    for name, module in modules.items():
+        if not hasattr(module, "heuristic"):
+            reasons[name] = ["never chosen for speed; ask for it by name"]
+            continue
+        config, why = module.heuristic(spec)
+        if config is not None:
+            return Selection(spec, name, config, "heuristic", why, reasons)
+        reasons[name] = [why]
+    return None
+
+
+def forget() -> None:
+    """Drop all cached Selections, after a tuned table has changed."""
+    _asked_for.cache_clear()
+    _chosen.cache_clear()
+    if unavailable("cpu") is None:
+        from accelops import _native
+
+        _native.forget()
