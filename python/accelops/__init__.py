@@ -1,7 +1,9 @@
 """accelops: convolution, Adam and all-reduce bucketing, fast on whatever hardware is there, behind PyTorch's own interface."""
 
+from accelops.dispatch.explain import explain
 from accelops.dispatch.reroute import disable, enable, enabled
 from accelops.dispatch.select import use
+from accelops.dispatch.tune import tune
 from accelops.targets import TargetUnavailable
 
-__all__ = ["TargetUnavailable", "disable", "enable", "enabled", "use"]
+__all__ = ["TargetUnavailable", "disable", "enable", "enabled", "explain", "tune", "use"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from accelops.kernels.conv import aten
 from accelops.kernels.conv.spec import ACTIVATIONS, ConvSpec
 
-from .select import Selection, asked_target, select
+from .select import Selection, asked_target, cached_by, select
 
 _library = torch.library.Library("accelops", "FRAGMENT")
 _PARAMETERS = (
@@ -153,7 +153,7 @@ def run_backward(
     return grad_input, grad_weight, grad_bias
 
 
-_selections: dict[tuple[Any, ...], Selection] = {}
+_selections: dict[tuple[Any, ...], Selection] = cached_by({})
 
 
 def selection_of(direction: str, input: Tensor, weight: Tensor, bias: bool, parameters: tuple[Any, ...], activation: str, target: str | None) -> Selection:

@@ -96,8 +96,32 @@ def _set_asked(target: str | None) -> None:
 def select(spec: Spec, target: str | None = None, among: tuple[str, ...] = TARGETS) -> Selection:
     """The Selection for `spec`. `target` (or, without it, accelops.use) names one that must serve; `among` limits the
     choice otherwise, torch's own kernel always allowed. Raises TargetUnavailable as `use` does."""
+    for seen in _observers:
+        seen.add(spec)
     asked = target or asked_target()
     return _asked_for(spec, asked) if asked else _chosen(spec, among)
+
+
+_observers: list[set[Spec]] = []
+_caches: list[Any] = []  # objects with `clear`, in which others keep Selections by keys of their own
+
+
+@contextmanager
+def observed() -> Iterator[set[Spec]]:
+    """Collects the Specs that any thread selects for, including those whose Selection was already made."""
+    seen: set[Spec] = set()
+    forget()
+    _observers.append(seen)
+    try:
+        yield seen
+    finally:
+        _observers.remove(seen)
+
+
+def cached_by(cache: Any) -> Any:
+    """Register a dictionary that keeps Selections, so that `forget` clears it too; returns it."""
+    _caches.append(cache)
+    return cache
 
 
 @lru_cache(maxsize=65536)
@@ -183,9 +207,11 @@ def _from_heuristics(spec: Spec, modules: dict[str, ModuleType], reasons: dict[s
 
 
 def forget() -> None:
-    """Drop all cached Selections, after a tuned table has changed."""
+    """Drop all kept Selections; the next call of each Spec selects anew."""
     _asked_for.cache_clear()
     _chosen.cache_clear()
+    for cache in _caches:
+        cache.clear()
     if unavailable("cpu") is None:
         from accelops import _native
 

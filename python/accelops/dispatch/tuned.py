@@ -18,7 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from platformdirs import user_cache_path
 
 import accelops.kernels
@@ -113,6 +112,8 @@ def _set_aside(file: Path) -> Path:
 
 def record(op: str, device: str, entries: dict[Spec, Entry]) -> Path:
     """Merge `entries` into the user's table and return its path. Raises filelock.Timeout after LOCK_SECONDS."""
+    from filelock import FileLock
+
     file = path(op, device, "tuned")
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock"), timeout=LOCK_SECONDS):
