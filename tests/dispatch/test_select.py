@@ -22,7 +22,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELOPS_CACHE", str(tmp_path))
     forget()
     yield
-    tuned._table.cache_clear()
+    tuned.reload()
     forget()
 
 

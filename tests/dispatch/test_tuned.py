@@ -23,7 +23,7 @@ def spec(channels: int) -> ConvSpec:
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELOPS_CACHE", str(tmp_path))
     yield
-    tuned._table.cache_clear()
+    tuned.reload()
     forget()
 
 

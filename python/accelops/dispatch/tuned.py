@@ -70,12 +70,18 @@ def path(op: str, device: str, source: str) -> Path:
 
 def lookup(spec: Spec, source: str) -> Entry | None:
     """What the table knows of `spec`."""
-    return _table(path(spec.op, spec.device, source)).get(spec.to_json())
+    table = _table(spec.op, spec.device, source)
+    return table.get(spec.to_json()) if table else None
 
 
 @cache
-def _table(file: Path) -> dict[str, Entry]:
-    return _read(file)
+def _table(op: str, device: str, source: str) -> dict[str, Entry]:
+    return _read(path(op, device, source))
+
+
+def reload() -> None:
+    """Read the tables from disk again on the next look-up."""
+    _table.cache_clear()
 
 
 def _read(file: Path) -> dict[str, Entry]:
@@ -132,5 +138,5 @@ def record(op: str, device: str, entries: dict[Spec, Entry]) -> Path:
         except BaseException:
             os.unlink(temporary)
             raise
-    _table.cache_clear()
+    reload()
     return file

@@ -1,6 +1,8 @@
 #include "thread_pool.hpp"
 
+#include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -32,6 +34,7 @@ class Pool {
   // The caller holds the pool.
   void run(int threads, ThreadPool::Body body, void* context) {
     start(threads - 1);
+    leave_this_core();
     pending_.store(threads - 1, std::memory_order_relaxed);
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -55,9 +58,26 @@ class Pool {
  private:
   void start(int count) {
     for (int i = workers(); i < count; ++i) {
-      std::thread(&Pool::work, this, i, epoch_.load(std::memory_order_relaxed)).detach();
+      std::thread worker(&Pool::work, this, i, epoch_.load(std::memory_order_relaxed));
+      handles_.push_back(worker.native_handle());
+      worker.detach();
       started_.store(i + 1, std::memory_order_relaxed);
+      core_ = -1;
     }
+  }
+
+  // Linux tends to wake a thread on the core of the thread that wakes it, where it waits for milliseconds while the caller
+  // works: measured, all of the speed-up of two threads was lost. So the workers are kept off the caller's core.
+  void leave_this_core() {
+#if defined(__linux__)
+    const int core = sched_getcpu();
+    if (core == core_ || core < 0) return;
+    core_ = core;
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+    CPU_CLR(core, &allowed);
+    for (const pthread_t handle : handles_) pthread_setaffinity_np(handle, sizeof allowed, &allowed);
+#endif
   }
 
   void work(int index, uint64_t seen) {
@@ -91,26 +111,50 @@ class Pool {
   ThreadPool::Body body_ = nullptr;
   void* context_ = nullptr;
   int helpers_ = 0;
+  std::vector<pthread_t> handles_;
+  int core_ = -1;
 };
+
+// torch/csrc/stable/c/shim.h
+using TorchParallelFor = int32_t (*)(int64_t begin, int64_t end, int64_t grain, void (*)(int64_t, int64_t, void*), void*);
+
+TorchParallelFor torch_parallel_for() {
+  static const auto found = [] {
+    void* torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
+    return torch ? reinterpret_cast<TorchParallelFor>(dlsym(torch, "torch_parallel_for")) : nullptr;
+  }();
+  return found;
+}
 
 // Never destroyed: detached workers may outlive static destructors. The child of a fork has no workers and maybe locked
 // mutexes in its copy, so it gets a new pool.
-std::atomic<Pool*> pool{nullptr};
+std::atomic<Pool*> pool{new Pool};
+std::atomic<bool> forked{false};
+const int fork_is_noticed = pthread_atfork(nullptr, nullptr, [] {
+  pool = new Pool;
+  forked = true;
+});
 
-Pool& current() {
-  static const int once = [] {
-    pool = new Pool;
-    pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
-    return 0;
-  }();
-  (void)once;
-  return *pool.load(std::memory_order_acquire);
+bool run_on_torchs_threads(int threads, ThreadPool::Body body, void* context) {
+  if (forked.load(std::memory_order_relaxed) || !torch_parallel_for()) return false;
+  struct Work {
+    ThreadPool::Body body;
+    void* context;
+  } work{body, context};
+  return torch_parallel_for()(
+             0, threads, 1,
+             [](int64_t begin, int64_t end, void* opaque) {
+               const auto& w = *static_cast<Work*>(opaque);
+               for (int64_t t = begin; t < end; ++t) w.body(w.context, static_cast<int>(t));
+             },
+             &work) == 0;
 }
 
 }  // namespace
 
 void ThreadPool::run(int threads, Body body, void* context) {
-  Pool& p = current();
+  if (threads > 1 && run_on_torchs_threads(threads, body, context)) return;
+  Pool& p = *pool.load(std::memory_order_acquire);
   if (threads > 1 && p.try_acquire()) {
     p.run(threads, body, context);
     p.release();
@@ -119,6 +163,6 @@ void ThreadPool::run(int threads, Body body, void* context) {
   }
 }
 
-int ThreadPool::workers() { return current().workers(); }
+int ThreadPool::workers() { return pool.load(std::memory_order_acquire)->workers(); }
 
 }  // namespace accelops
