@@ -58,7 +58,9 @@ class ConvSpec(Spec):
         for i in range(self.ndim):
             reach = self.dilation[i] * (self.kernel[i] - 1)
             if self.transposed:
-                size = (self.input[2 + i] - 1) * self.stride[i] - 2 * self.padding[i] + reach + self.output_padding[i] + 1
+                size = (
+                    (self.input[2 + i] - 1) * self.stride[i] - 2 * self.padding[i] + reach + self.output_padding[i] + 1
+                )
             else:
                 size = (self.input[2 + i] + 2 * self.padding[i] - reach - 1) // self.stride[i] + 1
             spatial.append(size)

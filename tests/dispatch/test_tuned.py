@@ -40,7 +40,9 @@ def test_recording_merges_with_what_is_there():
     assert tuned.lookup(spec(3), "tuned") == tuned.lookup(spec(4), "tuned") == ENTRY
 
 
-@pytest.mark.parametrize("content", ["", "not json", "[]", '{"format": 0, "entries": {}}', '{"format": 1, "entries": {"k": {}}}'])
+@pytest.mark.parametrize(
+    "content", ["", "not json", "[]", '{"format": 0, "entries": {}}', '{"format": 1, "entries": {"k": {}}}']
+)
 def test_an_unreadable_table_is_reported_once_set_aside_and_rebuilt(content):
     file = tuned.path("conv", "cpu", "tuned")
     file.parent.mkdir(parents=True)

@@ -126,13 +126,17 @@ def accepted(spec: ConvSpec) -> bool:
         input = torch.empty((0, *spec.input[1:]), **options)
         bias = torch.empty(spec.out_channels, **options) if spec.bias else None
         arguments = (spec.stride, spec.padding, spec.dilation, spec.transposed, spec.output_padding or (0,) * spec.ndim)
-        aten.forward_kernel(spec.device)(input, torch.empty(spec.weight, **options), bias, *map(list, arguments[:3]), *arguments[3:], spec.groups)
+        aten.forward_kernel(spec.device)(
+            input, torch.empty(spec.weight, **options), bias, *map(list, arguments[:3]), *arguments[3:], spec.groups
+        )
     except (RuntimeError, ValueError, IndexError):
         return False
     return True
 
 
-def run_forward(selection: Selection, input: Tensor, weight: Tensor, bias: Tensor | None, save: bool) -> tuple[Tensor, Tensor | None]:
+def run_forward(
+    selection: Selection, input: Tensor, weight: Tensor, bias: Tensor | None, save: bool
+) -> tuple[Tensor, Tensor | None]:
     """(output, the value before the activation where `save` asks for it)."""
     form = torch_memory_format(selection.spec)
     operands = (input.contiguous(memory_format=form), weight.contiguous(memory_format=form))
@@ -140,7 +144,12 @@ def run_forward(selection: Selection, input: Tensor, weight: Tensor, bias: Tenso
 
 
 def run_backward(
-    dgrad: Selection | None, wgrad: Selection | None, grad_output: Tensor, input: Tensor, weight: Tensor, saved: Tensor | None
+    dgrad: Selection | None,
+    wgrad: Selection | None,
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    saved: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """(grad_input, grad_weight, grad_bias) of the Selections that are given."""
     form = torch_memory_format((dgrad or wgrad).spec)  # type: ignore[union-attr]
@@ -156,7 +165,15 @@ def run_backward(
 _selections: dict[tuple[Any, ...], Selection] = cached_by({})
 
 
-def selection_of(direction: str, input: Tensor, weight: Tensor, bias: bool, parameters: tuple[Any, ...], activation: str, target: str | None) -> Selection:
+def selection_of(
+    direction: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: bool,
+    parameters: tuple[Any, ...],
+    activation: str,
+    target: str | None,
+) -> Selection:
     """The Selection of a call: one look-up in a dictionary when the same call was seen before."""
     lists = (*map(tuple, parameters[:3]), parameters[3], tuple(parameters[4]), parameters[5])
     key = (direction, input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, input.device.type, bias, lists, activation, target)  # fmt: skip
@@ -170,16 +187,16 @@ def selection_of(direction: str, input: Tensor, weight: Tensor, bias: bool, para
     return found
 
 
-def _conv_forward(
-    input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor]:
+def _conv_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     *parameters, activation, save, target = rest
     selection = selection_of("fprop", input, weight, bias is not None, tuple(parameters), activation, target)
     output, saved = run_forward(selection, input, weight, bias, save)
     return output, input.new_empty(0) if saved is None else saved
 
 
-def _conv_backward(grad_output: Tensor, input: Tensor, weight: Tensor, saved: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _conv_backward(
+    grad_output: Tensor, input: Tensor, weight: Tensor, saved: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     *parameters, activation, (wants_input, wants_weight, wants_bias), target = rest
     shared = (tuple(parameters), activation, target)
     dgrad = selection_of("dgrad", input, weight, False, *shared) if wants_input else None
@@ -267,7 +284,9 @@ def conv(
         dtype = torch.get_autocast_dtype(input.device.type)
         input, weight, bias = (t if t is None or not t.is_floating_point() or t.dtype is torch.float64 else t.to(dtype) for t in (input, weight, bias))  # fmt: skip
     if not _uniform(input, weight, bias):
-        return _composition(input, weight, bias, parameters, activation)  # torch has the right error, or the right result
+        return _composition(
+            input, weight, bias, parameters, activation
+        )  # torch has the right error, or the right result
     target = target or asked_target()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (input, weight, bias)):
         return _Conv.apply(input, weight, bias, parameters, activation, target)

@@ -1,4 +1,4 @@
-// The override of aten::convolution and aten::convolution_backward at the CPU key, and its fast path.
+// The override of aten::convolution and aten::convolution_backward at the CPU and CUDA keys, and its fast path.
 //
 // A call's sizes, strides, dtypes and parameters form a key. What dispatch has once decided for a key (torch's own kernel,
 // or native plans) is remembered here, and every later call goes straight there: no Python, no GIL, about half a
@@ -79,6 +79,7 @@ int threads() {
 
 void* data_or_null(const Tensor& t) { return t.handle ? t.data() : nullptr; }
 
+template <abi::Device device>
 void convolution(Value* stack, uint64_t, uint64_t) {
   Tensor input(stack[0]), weight(stack[1]), bias;
   if (auto v = take_optional(stack[2])) bias = Tensor(*v);
@@ -87,7 +88,7 @@ void convolution(Value* stack, uint64_t, uint64_t) {
 
   const auto torchs = [&] {
     Tensor out;
-    const abi::Error error = abi::convolution_cpu(
+    const abi::Error error = abi::own[device].forward(
         input.handle, weight.handle, bias.handle ? const_cast<Handle*>(&bias.handle) : nullptr, p.stride.value, p.stride.size,
         p.padding.value, p.padding.size, p.dilation.value, p.dilation.size, p.transposed, p.output_padding.value,
         p.output_padding.size, p.groups, &out.handle);
@@ -98,7 +99,7 @@ void convolution(Value* stack, uint64_t, uint64_t) {
   const int64_t in_force = scope.load(std::memory_order_acquire);
   if (in_force == 0 && torchs()) return;
   Key key;
-  key.add(0), key.add(in_force), key.add(target);
+  key.add(2 * device), key.add(in_force), key.add(target);
   key.add(input), key.add(weight);
   if (bias.handle) key.add(bias);
   key.add(p);
@@ -123,6 +124,7 @@ void convolution(Value* stack, uint64_t, uint64_t) {
   stack[0] = call[0];
 }
 
+template <abi::Device device>
 void convolution_backward(Value* stack, uint64_t, uint64_t) {
   Tensor grad_output(stack[0]), input(stack[1]), weight(stack[2]);
   std::optional<Ints> bias_sizes;
@@ -139,7 +141,7 @@ void convolution_backward(Value* stack, uint64_t, uint64_t) {
   };
   const auto torchs = [&](const int32_t (&wanted)[3]) {
     const int64_t* sizes = bias_sizes ? bias_sizes->value : nullptr;
-    return abi::convolution_backward_cpu(grad_output.handle, input.handle, weight.handle, bias_sizes ? &sizes : nullptr,
+    return abi::own[device].backward(grad_output.handle, input.handle, weight.handle, bias_sizes ? &sizes : nullptr,
                                          bias_sizes ? bias_sizes->size : 0, p.stride.value, p.stride.size, p.padding.value,
                                          p.padding.size, p.dilation.value, p.dilation.size, p.transposed,
                                          p.output_padding.value, p.output_padding.size, p.groups, wanted, 3, &out[0].handle,
@@ -149,7 +151,7 @@ void convolution_backward(Value* stack, uint64_t, uint64_t) {
   const int64_t in_force = scope.load(std::memory_order_acquire);
   if (in_force == 0 && torchs({mask.value[0] != 0, mask.value[1] != 0, mask.value[2] != 0})) return give();
   Key key;
-  key.add(1), key.add(in_force), key.add(target);
+  key.add(2 * device + 1), key.add(in_force), key.add(target);
   key.add(grad_output), key.add(input), key.add(weight);
   key.add(bias_sizes ? bias_sizes->value[0] : -1);
   key.add(p), key.add(mask);
@@ -188,15 +190,15 @@ void convolution_backward(Value* stack, uint64_t, uint64_t) {
   for (int i = 0; i < 3; ++i) stack[i] = call[i];
 }
 
-// Raises nothing that torch would have to unwind through a half-consumed stack: both kernels own their arguments.
-std::string register_override() {
-  static const std::string problem = [] {
-    std::string missing = abi::load();
+template <abi::Device device>
+std::string register_override(const char* key) {
+  static const std::string problem = [key] {
+    std::string missing = abi::load(device);
     if (!missing.empty()) return missing;
     abi::Library library = nullptr;
-    abi::check(abi::aoti_torch_library_init_impl("aten", "CPU", __FILE__, __LINE__, &library), "library_init_impl");
-    abi::check(abi::torch_library_impl(library, "convolution", convolution, abi::kVersion), "library_impl");
-    abi::check(abi::torch_library_impl(library, "convolution_backward", convolution_backward, abi::kVersion), "library_impl");
+    abi::check(abi::aoti_torch_library_init_impl("aten", key, __FILE__, __LINE__, &library), "library_init_impl");
+    abi::check(abi::torch_library_impl(library, "convolution", convolution<device>, abi::kVersion), "library_impl");
+    abi::check(abi::torch_library_impl(library, "convolution_backward", convolution_backward<device>, abi::kVersion), "library_impl");
     return std::string();
   }();
   return problem;
@@ -211,8 +213,13 @@ std::optional<Step> step(const py::object& plan, const std::vector<int64_t>& siz
 
 void bind_reroute(py::module_& m) {
   using Shape = std::vector<int64_t>;
-  m.def("register_override", &register_override,
-        "Override torch's convolution on the CPU, once. Returns what torch lacks for it, or an empty string.");
+  m.def(
+      "register_override",
+      [](const std::string& key) {
+        return key == "CUDA" ? register_override<abi::cuda>("CUDA") : register_override<abi::cpu>("CPU");
+      },
+      py::arg("key"),
+      "Override torch's convolution at a backend key (CPU or CUDA), once. Returns what torch lacks for it, or an empty string.");
   m.def("set_scope", [](int64_t number) { scope.store(number, std::memory_order_release); }, py::arg("number"),
         "Which scope of reroute.py is in force, for all threads; 0 switches the override off.");
   m.def("set_target", [](int64_t number) { target = number; }, py::arg("number"),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from accelops.kernels.conv import aten
 from accelops.targets import TARGETS, TargetUnavailable, unavailable
+from accelops.targets.cpu import native
 
 from . import conv
 from .select import OPS, Selection, select
@@ -88,10 +89,8 @@ def _scope(ops: tuple[str, ...] | None, targets: tuple[str, ...] | None) -> Scop
 def _switch() -> None:
     global _scope_in_force
     _scope_in_force = _enabled[-1][1] if _enabled else None
-    if unavailable("cpu") is None:
-        from accelops import _native
-
-        _native.set_scope(_number(_scope_in_force) if is_enabled("conv") else 0)
+    if native is not None:
+        native.set_scope(_number(_scope_in_force) if is_enabled("conv") else 0)
 
 
 def _number(scope: Scope) -> int:
@@ -116,19 +115,41 @@ def _install_convolution() -> None:
     global _library
     if _library is not None:
         return
-    aten.forward_kernel("cpu"), aten.backward_kernel("cpu")  # captured before the override hides them
+    keys = ("CPU", "CUDA") if torch.cuda.is_available() else ("CPU",)
+    for key in keys:  # captured before the override hides them
+        aten.forward_kernel(key.lower()), aten.backward_kernel(key.lower())
     _library = torch.library.Library("accelops", "FRAGMENT")
-    forward = str(torch.ops.aten.convolution.default._schema).removeprefix("aten::convolution")
-    backward = str(torch.ops.aten.convolution_backward.default._schema).removeprefix("aten::convolution_backward")
-    _library.define(f"_convolution{forward}")
-    _library.define(f"_convolution_backward{backward}")
-    _library.impl("_convolution", _decide_forward, "CPU")
-    _library.impl("_convolution_backward", _decide_backward, "CPU")
-    from accelops import _native
+    for name, decide in (("convolution", _decide_forward), ("convolution_backward", _decide_backward)):
+        schema = str(getattr(torch.ops.aten, name).default._schema)
+        _library.define(schema.replace("aten::", "_"))
+        for key in keys:
+            _library.impl(f"_{name}", decide, key)
+    for key in keys:
+        if native is None or native.register_override(key):
+            _override_in_python(key)
 
-    missing = _native.register_override()
-    if missing:
-        raise RuntimeError(f"accelops.enable: this torch ({torch.__version__}) lacks {missing}; it needs torch 2.11 or newer")
+
+_python_overrides: list[torch.library.Library] = []
+
+
+def _override_in_python(key: str) -> None:
+    """The slower way, where the extension or one of torch's stable C functions (torch >= 2.10) is not there."""
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("convolution", _python_forward, key)
+    library.impl("convolution_backward", _python_backward, key)
+    _python_overrides.append(library)
+
+
+def _python_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
+    if is_enabled("conv"):
+        return _forward(input, weight, bias, parameters)
+    return aten.forward_kernel(input.device.type)(input, weight, bias, *parameters)
+
+
+def _python_backward(grad_output: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+    if is_enabled("conv"):
+        return _backward(grad_output, input, weight, rest)
+    return aten.backward_kernel(input.device.type)(grad_output, input, weight, *rest)
 
 
 def take_pending() -> BaseException:
@@ -153,33 +174,28 @@ def _decide_backward(grad_output: Tensor, input: Tensor, weight: Tensor, *rest: 
 
 
 def _leave(error: BaseException, like: Tensor) -> Tensor:
-    from accelops import _native
-
     _raised.error = error
-    _native.set_failed()
+    native.set_failed()
     return like.new_empty(0)
 
 
 def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, parameters: tuple[Any, ...]) -> Tensor:
-    from accelops import _native
-
     selection = _selection("fprop", input, weight, bias, parameters)
     if selection is None:
         return aten.forward_kernel(input.device.type)(input, weight, bias, *parameters)
     if selection.target == "aten":
         output = aten.forward_kernel(input.device.type)(input, weight, bias, *parameters)
-        _native.remember_forward(None)
+        if native is not None:
+            native.remember_forward(None)
         return output
     output, _ = conv.run_forward(selection, input, weight, bias, save=False)
     plan = _plan(selection)
-    if plan is not None:
-        _native.remember_forward(plan, output.shape, output.stride(), *_copies(selection, (input, weight, bias)))
+    if plan is not None and native is not None:
+        native.remember_forward(plan, output.shape, output.stride(), *_copies(selection, (input, weight, bias)))
     return output
 
 
 def _backward(grad_output: Tensor, input: Tensor, weight: Tensor, rest: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
-    from accelops import _native
-
     bias_sizes, *parameters, mask = rest
     wants_input, wants_weight, wants_bias = mask
     dgrad = _selection("dgrad", input, weight, None, parameters) if wants_input else None
@@ -192,20 +208,19 @@ def _backward(grad_output: Tensor, input: Tensor, weight: Tensor, rest: tuple[An
         kernel = aten.backward_kernel(input.device.type)
         grads = list(kernel(grad_output, input, weight, bias_sizes, *parameters, list(torchs)))
     if dgrad is None and wgrad is None:
-        _native.remember_backward(None, (), (), None, (), (), (False,) * 3, 0)
+        if native is not None:
+            native.remember_backward(None, (), (), None, (), (), (False,) * 3, 0)
         return tuple(grads)
     ours = conv.run_backward(dgrad, wgrad, grad_output, input, weight, None)
     plans = [None if s is None else _plan(s) for s in (dgrad, wgrad)]
-    if all(s is None or p is not None for s, p in zip((dgrad, wgrad), plans, strict=True)):
+    if native is not None and all(s is None or p is not None for s, p in zip((dgrad, wgrad), plans, strict=True)):
         results = [((), ()) if p is None else (g.shape, g.stride()) for p, g in zip(plans, ours[:2], strict=True)]
         copies = _copies(dgrad or wgrad, (grad_output, input, weight))  # type: ignore[arg-type]
-        _native.remember_backward(plans[0], *results[0], plans[1], *results[1], *copies)
+        native.remember_backward(plans[0], *results[0], plans[1], *results[1], *copies)
     return tuple(mine if mine is not None else theirs for mine, theirs in zip(ours, grads, strict=True))
 
 
-def _selection(
-    direction: str, input: Tensor, weight: Tensor, bias: Tensor | None, parameters: Any
-) -> Selection | None:
+def _selection(direction: str, input: Tensor, weight: Tensor, bias: Tensor | None, parameters: Any) -> Selection | None:
     """None where torch does not take the call: its kernel then raises its own error."""
     tensors = (input, weight) if bias is None else (input, weight, bias)
     if len({(t.dtype, t.device) for t in tensors}) != 1 or input.dim() != weight.dim() or input.dim() not in (3, 4, 5):

@@ -18,6 +18,7 @@ from typing import Any
 
 from accelops.kernels.spec import Spec
 from accelops.targets import TARGETS, TargetUnavailable, unavailable
+from accelops.targets.cpu import native
 
 from . import tuned
 
@@ -87,10 +88,8 @@ def use(target: str) -> Iterator[None]:
 
 def _set_asked(target: str | None) -> None:
     _asked.target = target
-    if unavailable("cpu") is None:
-        from accelops import _native
-
-        _native.set_target(0 if target is None else 1 + TARGETS.index(target))
+    if native is not None:
+        native.set_target(0 if target is None else 1 + TARGETS.index(target))
 
 
 def select(spec: Spec, target: str | None = None, among: tuple[str, ...] = TARGETS) -> Selection:
@@ -212,7 +211,5 @@ def forget() -> None:
     _chosen.cache_clear()
     for cache in _caches:
         cache.clear()
-    if unavailable("cpu") is None:
-        from accelops import _native
-
-        _native.forget()
+    if native is not None:
+        native.forget()

@@ -9,28 +9,36 @@ namespace accelops::torch_abi {
 #define ACCELOPS_DEFINE(name, arguments) Error(*name) arguments = nullptr;
 ACCELOPS_TORCH_FUNCTIONS(ACCELOPS_DEFINE)
 #undef ACCELOPS_DEFINE
-Convolution convolution_cpu = nullptr;
-ConvolutionBackward convolution_backward_cpu = nullptr;
+Own own[device_count] = {};
 
 namespace {
 
+void add(std::string& missing, const char* name) { missing += (missing.empty() ? "" : ", ") + std::string(name); }
+
+void* loaded(const char* library, std::string& missing) {
+  void* handle = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
+  if (!handle) add(missing, library);
+  return handle;
+}
+
 template <class F>
 void find(void* library, const char* name, F& function, std::string& missing) {
-  function = reinterpret_cast<F>(dlsym(library, name));
-  if (!function) missing += (missing.empty() ? "" : ", ") + std::string(name);
+  function = library ? reinterpret_cast<F>(dlsym(library, name)) : nullptr;
+  if (!function) add(missing, name);
 }
 
 }  // namespace
 
-std::string load() {
-  void* library = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
-  if (!library) return "libtorch_cpu.so is not loaded";
+std::string load(Device device) {
   std::string missing;
+  void* const library = loaded("libtorch_cpu.so", missing);
 #define ACCELOPS_FIND(name, arguments) find(library, #name, name, missing);
   ACCELOPS_TORCH_FUNCTIONS(ACCELOPS_FIND)
 #undef ACCELOPS_FIND
-  find(library, "aoti_torch_cpu_convolution", convolution_cpu, missing);
-  find(library, "aoti_torch_cpu_convolution_backward", convolution_backward_cpu, missing);
+  void* const home = device == cpu ? library : loaded("libtorch_cuda.so", missing);
+  const std::string prefix = device == cpu ? "aoti_torch_cpu_" : "aoti_torch_cuda_";
+  find(home, (prefix + "convolution").c_str(), own[device].forward, missing);
+  find(home, (prefix + "convolution_backward").c_str(), own[device].backward, missing);
   return missing;
 }
 

@@ -42,17 +42,22 @@ constexpr uint64_t kVersion = (2ull << 56) | (10ull << 48);
 ACCELOPS_TORCH_FUNCTIONS(ACCELOPS_DECLARE)
 #undef ACCELOPS_DECLARE
 
-// torch's own convolution, called below the dispatcher (torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h).
+// torch's own convolution on one device type, below the dispatcher (torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h
+// and c_shim_cuda.h).
 using Convolution = Error (*)(Handle, Handle, Handle*, const int64_t*, int64_t, const int64_t*, int64_t, const int64_t*,
                               int64_t, int32_t, const int64_t*, int64_t, int64_t, Handle*);
 using ConvolutionBackward = Error (*)(Handle, Handle, Handle, const int64_t**, int64_t, const int64_t*, int64_t,
                                       const int64_t*, int64_t, const int64_t*, int64_t, int32_t, const int64_t*, int64_t,
                                       int64_t, const int32_t*, int64_t, Handle*, Handle*, Handle*);
-extern Convolution convolution_cpu;
-extern ConvolutionBackward convolution_backward_cpu;
+enum Device { cpu, cuda, device_count };
+struct Own {
+  Convolution forward;
+  ConvolutionBackward backward;
+};
+extern Own own[device_count];
 
-// Finds everything above; returns what is missing, or an empty string. Call it after `import torch`.
-std::string load();
+// Finds what `device` needs of the above; returns what is missing, or an empty string. Call it after `import torch`.
+std::string load(Device device);
 
 // Throws std::runtime_error naming the function; a failure here is a defect, not a user's mistake.
 void check(Error error, const char* function);

@@ -75,7 +75,9 @@ def _sum_of_first_tensor(output: Any) -> Tensor:
     return output.float().sum()
 
 
-def _measured(specs: Iterable[Spec], seconds: float, progress: Callable[[int, int], None]) -> Iterable[Measurement | None]:
+def _measured(
+    specs: Iterable[Spec], seconds: float, progress: Callable[[int, int], None]
+) -> Iterable[Measurement | None]:
     specs = list(specs)
     for i, spec in enumerate(specs):
         yield measure(spec, seconds)

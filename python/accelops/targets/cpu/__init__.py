@@ -5,22 +5,27 @@ from __future__ import annotations
 import platform
 import re
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 
+try:
+    native = import_module("accelops._native")
+except ImportError as error:
+    native, _missing = None, str(error)
+
+
 def unavailable() -> str | None:
-    try:
-        from accelops import _native  # noqa: F401
-    except ImportError as error:
-        return f"the native extension does not load ({error}); install accelops with a C++ compiler at hand: pip install ."
+    if native is None:
+        return f"the native extension does not load ({_missing}); install accelops with a C++ compiler at hand: pip install ."
     return None
 
 
 @cache
 def device_name() -> str:
     """Model of the processor and the instruction set in use, e.g. "AMD EPYC 9655 avx512": the name of its tuned table."""
-    from accelops import _native
-
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
-    return f"{model[1].strip() if model else platform.processor() or platform.machine()} {_native.isa()}"
+    return (
+        f"{model[1].strip() if model else platform.processor() or platform.machine()} {native.isa() if native else ''}"
+    )
