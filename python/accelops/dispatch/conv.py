@@ -247,11 +247,11 @@ class _Conv(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: torch's differentiable formulas
             with torch.enable_grad():
                 output = _composition(input, weight, bias, parameters, activation)
-            wanted = [t for t, m in zip((input, weight, bias), mask) if m]
+            wanted = [t for t, m in zip((input, weight, bias), mask, strict=True) if m]
             grads = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))
             return *(next(grads) if m else None for m in mask), None, None, None
         grads = _conv_backward_op(grad_output, input, weight, saved, *parameters, activation, mask, target)
-        return *(g if m else None for g, m in zip(grads, mask)), None, None, None
+        return *(g if m else None for g, m in zip(grads, mask, strict=True)), None, None, None
 
 
 def _composition(input: Tensor, weight: Tensor, bias: Tensor | None, parameters: tuple, activation: str) -> Tensor:

@@ -209,7 +209,7 @@ def forget() -> None:
     """Drop all kept Selections; the next call of each Spec selects anew."""
     _asked_for.cache_clear()
     _chosen.cache_clear()
-    for cache in _caches:
-        cache.clear()
+    for kept in _caches:
+        kept.clear()
     if native is not None:
         native.forget()

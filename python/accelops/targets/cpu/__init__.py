@@ -8,7 +8,6 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-
 try:
     native = import_module("accelops._native")
 except ImportError as error:
