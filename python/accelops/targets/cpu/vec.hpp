@@ -131,6 +131,14 @@ struct Vec {
   // a * b + c, rounded once where the instruction set has it.
   friend Vec fma(Vec a, Vec b, Vec c) { return a.v * b.v + c.v; }
 
+  // 2^n, for -126 <= n <= 127.
+  static Vec power_of_two(Bits n) {
+    const Bits bits = (n + 127) << 23;
+    Vec r;
+    std::memcpy(&r.v, &bits, sizeof bits);
+    return r;
+  }
+
   float sum() const {
     float s = 0;
     for (int i = 0; i < lanes; ++i) s += v[i];
