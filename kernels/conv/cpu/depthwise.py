@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from ..spec import ConvSpec
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the kernel may choose."""
+    """The tiles of depthwise_plan.hpp: `block_rows` result rows are held in registers (1 to 8); where vector lanes run over
+    channels a block holds `vectors` vectors of them; a task's inputs and results take at most about `scratch_kib` KiB."""
+
+    block_rows: int = 8
+    vectors: int = 2
+    scratch_kib: int = 256
 
 
 def unsupported(spec: ConvSpec) -> list[str]:
-    return ["not written yet"]
+    reasons = []
+    if spec.device != "cpu":
+        reasons.append(f"runs on cpu tensors, not on {spec.device}")
+    if spec.dtype not in ("float32", "bfloat16"):
+        reasons.append(f"dtype {spec.dtype}: only float32 and bfloat16")
+    if not spec.depthwise:
+        reasons.append(f"groups={spec.groups} of {spec.input[1]} channels: every channel must have a filter of its own")
+    elif spec.out_channels != spec.groups:
+        reasons.append(f"{spec.out_channels // spec.groups} filters per channel: only one")
+    if spec.transposed and spec.direction == "wgrad" and spec.bias:
+        reasons.append("the bias gradient of a transposed convolution")
+    if prod(spec.stride) > 64:
+        reasons.append(f"stride {spec.stride}: at most 64 steps in all")
+    return reasons
 
 
 def configs(spec: ConvSpec) -> list[Config]:
-    return [Config()]
+    vectors = (1, 2, 4) if spec.memory_format == "channels_last" else (1,)
+    return [Config(rows, v, kib) for kib in (256, 48, 768) for v in vectors for rows in (8, 4)]
 
 
 def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:

@@ -1,0 +1,117 @@
+// Depthwise wgrad: a block of gradient rows in registers meets the input rows that its taps saw; sums stay in vectors per
+// tap until a task ends. 2 N C O P Q T R S flops. The images and boxes of a channel block are dealt to a number of splits
+// that depends on the problem alone, and their sums are added in order: the result is the same for any number of threads.
+#include "conv/cpu/depthwise.hpp"
+#include "conv/cpu/depthwise_plan.hpp"
+#include "thread_pool.hpp"
+
+namespace accelops::ACCELOPS_ISA {
+namespace {
+
+constexpr int64_t kTasks = 128;  // enough to keep many threads evenly busy
+
+// Adds the results of a box to one vector (per vector of channels): the bias gradient.
+void add_up(const DepthwisePlan& plan, const Window& box, const float* g, float* sum) {
+  const int64_t columns = box.hi[2] - box.lo[2];
+  for (int64_t d = 0; d < box.hi[0] - box.lo[0]; ++d) {
+    for (int64_t h = 0; h < box.hi[1] - box.lo[1]; ++h) {
+      const float* row = g + plan.result.at(d, h, 0);
+      if (plan.channels) {
+        for (int64_t v = 0; v < plan.lanes; v += Vec::lanes) {
+          Vec s(0.0f);
+          for (int64_t w = 0; w < columns; ++w) s += Vec::load(row + w * plan.lanes + v);
+          (Vec::load(sum + v) + s).store(sum + v);
+        }
+      } else {
+        Vec s(0.0f);
+        int64_t w = 0;
+        for (; w + Vec::lanes <= columns; w += Vec::lanes) s += Vec::load(row + w);
+        s += Vec::load(row + w, static_cast<int>(columns - w));
+        (Vec::load(sum) + s).store(sum);
+      }
+    }
+  }
+}
+
+void accumulate_plane(const DepthwisePlan& plan, Plane plane, const float* x, const float* g, int64_t per_line, float* sums) {
+  const int64_t rows = plan.tiles.block_rows;
+  const int last = static_cast<int>((per_line - 1) % Vec::lanes + 1);
+  if (plan.channels) return accumulate<true>(plane, rows, x, g, sums, Vec::lanes);
+  if (!plan.folded) return accumulate<false>(plane, rows, x, g, sums, last);
+  // The rows are vectors of one line, and only its last may be short.
+  const int64_t full = per_line / Vec::lanes;
+  plane.rows = full;
+  accumulate<false>(plane, rows, x, g, sums, Vec::lanes);
+  plane.rows = 1;
+  if (last < Vec::lanes) accumulate<false>(plane, rows, x + full * Vec::lanes, g + full * Vec::lanes, sums, last);
+}
+
+// partial[split][channel][place]: places are the packed taps, then the bias.
+void finish(const DepthwisePlan& plan, const ConvProblem& p, int64_t c, int64_t places, const float* sums, float* partial) {
+  for (int64_t k = 0; k < places; ++k) {
+    if (!plan.channels) {
+      partial[c * places + k] = Vec::load(sums + k * Vec::lanes).sum();
+      continue;
+    }
+    for (int64_t lane = 0; lane < smaller(plan.lanes, p.in_channels - c); ++lane)
+      partial[(c + lane) * places + k] = sums[k * plan.lanes + lane];
+  }
+}
+
+template <class T>
+void reduce(const DepthwisePlan& plan, const ConvProblem& p, const ConvOperands& o, int64_t splits, const float* partial, int threads) {
+  const int64_t taps = tap_count(p), places = taps + p.bias;
+  parallel_for(threads, p.in_channels, 65536 / (places * (splits + 1)) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      for (int64_t k = 0; k < places; ++k) {
+        float sum = 0;
+        for (int64_t s = 0; s < splits; ++s) sum += partial[(s * p.in_channels + c) * places + k];
+        T* to = k == taps ? static_cast<T*>(o.grad_bias) + c : static_cast<T*>(o.grad_weight) + c * taps + plan.packed(k);
+        from_float(sum, *to);
+      }
+    }
+  });
+}
+
+template <class T>
+void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, int threads) {
+  const DepthwisePlan plan(p, tiles, true);
+  const int64_t *large = plan.source_size, *small = plan.result_size;
+  const int64_t units = p.batch * plan.boxes(), blocks = plan.channel_blocks();
+  const int64_t splits = blocks == 0 ? 0 : smaller(units, ceil_div(kTasks, blocks)), places = tap_count(p) + p.bias;
+  const int64_t sums_size = places * (plan.channels ? plan.lanes : Vec::lanes);
+  Scratch<float> partial(splits * p.in_channels * places);
+  parallel_for(threads, blocks * splits, 1, [&](int64_t task, int64_t) {
+    Scratch<float> scratch(plan.source.size + plan.result.size + sums_size + plan.line());
+    float *x = scratch, *g = x + plan.source.size, *sums = g + plan.result.size, *line = sums + sums_size;
+    const T* saved = p.activation == Activation::none ? nullptr : static_cast<const T*>(o.saved);
+    const Source<T> input{static_cast<const T*>(o.input), nullptr, p.activation, p.in_channels,
+                          {p.in[0], p.in[1], p.in[2]}, line};
+    const Source<T> gradient{static_cast<const T*>(o.grad_output), saved, p.activation, p.in_channels,
+                             {p.out[0], p.out[1], p.out[2]}, line};
+    const Source<T>&gathered = p.transposed ? gradient : input, &results = p.transposed ? input : gradient;
+    const int64_t c = task / splits * plan.lanes, split = task % splits;
+    zero(sums, sums_size);
+    for (int64_t unit = units * split / splits; unit < units * (split + 1) / splits; ++unit) {
+      const Window box = plan.box_at(unit % plan.boxes()), window = plan.window_of(box);
+      gathered.stage(unit / plan.boxes(), c, window, plan.source, x);
+      results.stage(unit / plan.boxes(), c, box, plan.result, g);
+      plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t per_line) {
+        accumulate_plane(plan, plane, x + from, g + to, per_line, sums);
+      });
+      if (p.bias) add_up(plan, box, g, sums + tap_count(p) * (sums_size / places));
+    }
+    finish(plan, p, c, places, sums, partial + split * p.in_channels * places);
+  });
+  reduce<T>(plan, p, o, splits, partial, threads);
+  (void)large, (void)small;
+}
+
+}  // namespace
+
+void depthwise_weight(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, int threads) {
+  if (p.dtype == DType::f32) run<float>(p, tiles, o, threads);
+  else run<bf16>(p, tiles, o, threads);
+}
+
+}  // namespace accelops::ACCELOPS_ISA
