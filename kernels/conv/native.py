@@ -12,20 +12,13 @@ import torch
 from accelops import _native
 
 from .spec import ConvSpec
+from .tensors import empty
 
 
 @lru_cache(maxsize=4096)
 def plan(spec: ConvSpec, family: str, tiles: tuple[int, ...] = ()) -> _native.ConvPlan:
     """The native kernel `family` bound to `spec`."""
     return _native.ConvPlan(spec, family, list(tiles))
-
-
-def empty(spec: ConvSpec, shape: tuple[int, ...]) -> torch.Tensor:
-    """An uninitialised tensor of the spec's dtype and memory format."""
-    memory_format = torch.contiguous_format
-    if spec.memory_format == "channels_last":
-        memory_format = torch.channels_last if spec.ndim == 2 else torch.channels_last_3d
-    return torch.empty(shape, dtype=getattr(torch, spec.dtype), memory_format=memory_format)
 
 
 def _address(tensor: torch.Tensor | None) -> int:

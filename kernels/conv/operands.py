@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from .spec import ConvSpec
+from .tensors import memory_format
 
 
 def operands(spec: ConvSpec, seed: int = 0) -> tuple[Tensor | None, ...]:
     """fprop: (input, weight, bias or None); dgrad: (grad_output, weight, saved); wgrad: (grad_output, input, saved).
     Normally distributed, the weight scaled so that results are of order one, in the spec's memory format and device."""
     generator = torch.Generator(spec.device).manual_seed(seed)
-    form = torch.contiguous_format
-    if spec.memory_format == "channels_last":
-        form = torch.channels_last if spec.ndim == 2 else torch.channels_last_3d
+    form = memory_format(spec)
 
     def random(shape: tuple[int, ...]) -> Tensor:
         tensor = torch.randn(shape, generator=generator, device=spec.device).to(getattr(torch, spec.dtype))

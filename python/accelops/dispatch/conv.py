@@ -16,6 +16,7 @@ from torch import Tensor
 
 from accelops.kernels.conv import aten
 from accelops.kernels.conv.spec import ACTIVATIONS, ConvSpec
+from accelops.kernels.conv.tensors import memory_format
 
 from .select import Selection, asked_target, cached_by, select
 
@@ -71,12 +72,6 @@ def _ordered_channels_last(tensor: Tensor) -> bool:
             return False
         least = strides[d] * max(1, shape[d])
     return True
-
-
-def torch_memory_format(spec: ConvSpec) -> torch.memory_format:
-    if spec.memory_format == "contiguous":
-        return torch.contiguous_format
-    return torch.channels_last if spec.ndim == 2 else torch.channels_last_3d
 
 
 def spec_of(
@@ -138,7 +133,7 @@ def run_forward(
     selection: Selection, input: Tensor, weight: Tensor, bias: Tensor | None, save: bool
 ) -> tuple[Tensor, Tensor | None]:
     """(output, the value before the activation where `save` asks for it)."""
-    form = torch_memory_format(selection.spec)
+    form = memory_format(selection.spec)
     operands = (input.contiguous(memory_format=form), weight.contiguous(memory_format=form))
     return selection.run(*operands, None if bias is None else bias.contiguous(), save=save)
 
@@ -152,7 +147,7 @@ def run_backward(
     saved: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """(grad_input, grad_weight, grad_bias) of the Selections that are given."""
-    form = torch_memory_format((dgrad or wgrad).spec)  # type: ignore[union-attr]
+    form = memory_format((dgrad or wgrad).spec)  # type: ignore[union-attr]
     grad_output = grad_output.contiguous(memory_format=form)
     grad_input = grad_weight = grad_bias = None
     if dgrad is not None:

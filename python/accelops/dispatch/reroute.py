@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from accelops.kernels.conv import aten
+from accelops.kernels.conv.tensors import memory_format
 from accelops.targets import TARGETS, TargetUnavailable, unavailable
 from accelops.targets.cpu import native
 
@@ -239,6 +240,6 @@ def _plan(selection: Selection) -> Any:
 
 def _copies(selection: Selection, tensors: tuple[Tensor | None, ...]) -> tuple[tuple[bool, ...], int]:
     """Which tensors of a call are not dense in the Selection's memory format, and torch's number of that format."""
-    form = conv.torch_memory_format(selection.spec)
+    form = memory_format(selection.spec)
     dense = (t is None or (t.is_contiguous() if t.dim() == 1 else t.is_contiguous(memory_format=form)) for t in tensors)
     return tuple(not d for d in dense), _FORMAT_NUMBERS[form]
