@@ -5,5 +5,6 @@ from accelops.dispatch.reroute import disable, enable, enabled
 from accelops.dispatch.select import use
 from accelops.dispatch.tune import tune
 from accelops.targets import TargetUnavailable
+from accelops.targets.cpu.memory import keep_memory
 
-__all__ = ["TargetUnavailable", "disable", "enable", "enabled", "explain", "tune", "use"]
+__all__ = ["TargetUnavailable", "disable", "enable", "enabled", "explain", "keep_memory", "tune", "use"]
