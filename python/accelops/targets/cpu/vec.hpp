@@ -106,6 +106,25 @@ struct Vec {
     for (int i = 0; i < n; ++i) p[i] = to_f16(v[i]);
   }
 
+  // Stores past the caches, without first reading the line that is written. p is aligned to the bytes written; fence()
+  // comes before another thread may read them. A plain store where the instruction set has none.
+#if defined(__x86_64__)
+  void stream(float* p) const { stream_bytes(p, v); }
+  void stream(bf16* p) const { stream_bytes(p, narrow()); }
+  void stream(f16* p) const {
+    Halves h;
+    store(reinterpret_cast<f16*>(&h));
+    stream_bytes(p, h);
+  }
+  static void fence() { _mm_sfence(); }
+#else
+  template <class T>
+  void stream(T* p) const {
+    store(p);
+  }
+  static void fence() {}
+#endif
+
   friend Vec operator+(Vec a, Vec b) { return a.v + b.v; }
   friend Vec operator-(Vec a, Vec b) { return a.v - b.v; }
   friend Vec operator*(Vec a, Vec b) { return a.v * b.v; }
@@ -127,6 +146,9 @@ struct Vec {
     return a;
 #endif
   }
+
+  // a, and zero in place of infinities and NaN.
+  friend Vec finite_or_zero(Vec a) { return a.v - a.v == 0 ? a.v : Native{}; }
 
   // a * b + c, rounded once where the instruction set has it.
   friend Vec fma(Vec a, Vec b, Vec c) { return a.v * b.v + c.v; }
@@ -151,6 +173,19 @@ struct Vec {
 #elif defined(__AVX2__)
   static __m256i mask(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+#endif
+#if defined(__x86_64__)
+  template <class Register>
+  static void stream_bytes(void* p, Register r) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof r == 64) return _mm512_stream_si512(static_cast<__m512i*>(p), (__m512i)r);
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof r == 32) return _mm256_stream_si256(static_cast<__m256i*>(p), (__m256i)r);
+#endif
+    if constexpr (sizeof r == 16) return _mm_stream_si128(static_cast<__m128i*>(p), (__m128i)r);
+    if constexpr (sizeof r == 8) return _mm_stream_si64(static_cast<long long*>(p), (long long)r);
   }
 #endif
   static Vec widen(Halves h) {

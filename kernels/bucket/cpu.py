@@ -1,0 +1,30 @@
+"""Bucketing in one pass over memory, vectorised and threaded (cpu.cpp)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import native
+from .spec import BucketSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """`stream`: write past the caches, which spares reading each line before it is written. Pays where the result is too
+    large to be found in the cache by who reads it next."""
+
+    stream: bool
+
+
+def unsupported(spec: BucketSpec) -> list[str]:
+    return native.unsupported(spec)
+
+
+def configs(spec: BucketSpec) -> list[Config]:
+    return [Config(stream=True), Config(stream=False)]
+
+
+def run(config: Config, spec: BucketSpec, *operands: Any) -> None:
+    """See native.run."""
+    native.run("cpu", config.stream, spec, *operands)
