@@ -51,7 +51,8 @@ void pack(const BucketMove& m, int threads) {
     parallel_for(threads, t.numel, kChunk, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = t.begin + i;
-        const double y = m.scale * get(t.dtype, m.data[k], offset_of(t, i)) + (m.residual ? m.residual[at] : 0.0);
+        const double scaled = m.scale * get(t.dtype, m.data[k], offset_of(t, i));
+        const double y = m.residual ? scaled + m.residual[at] : scaled;  // adding 0.0 would lose the sign of -0.0
         set(m.wire, m.flat, at, y);
         if (!m.residual) continue;
         const double wire = get(m.wire, m.flat, at);

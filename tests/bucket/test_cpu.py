@@ -1,0 +1,58 @@
+"""The fast CPU kernels obey the contract, in every configuration and with every instruction set."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from accelops.kernels.bucket import cpu
+from accelops.kernels.bucket.spec import BucketSpec
+
+from .contract import BucketContract
+
+LONG = 2**31 + 77
+
+
+class CpuContract(BucketContract):
+    implementation = cpu
+
+    def test_rank_0_is_added_first(self) -> None:
+        flats = [torch.full((100,), x) for x in (1e8, 1.0, -1e8)]
+        assert self.reduce(flats, torch.empty(100)).eq(0).all()
+        assert self.reduce([flats[0], flats[2], flats[1]], torch.empty(100)).eq(1).all()
+
+    def test_wire_and_residual_add_up_exactly(self) -> None:
+        tensor, residual = torch.randn(70_001), torch.zeros(70_001)
+        flat = self.pack([tensor], torch.bfloat16, 0.5, residual)
+        assert torch.equal(flat.float() + residual, tensor * 0.5)
+
+
+class TestStreaming(CpuContract):
+    config = cpu.Config(stream=True)
+
+
+class TestCached(CpuContract):
+    config = cpu.Config(stream=False)
+
+    def test_more_than_2_to_the_31_elements(self) -> None:
+        if os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 2.5 * 2 * LONG:
+            pytest.skip("needs 11 GB of free memory")
+        column = torch.arange(7.0)
+        flat = self.pack([column.expand(LONG // 7, 7), column], torch.bfloat16)
+        assert torch.equal(flat[-14:].float(), torch.arange(7.0).repeat(2))
+
+
+def test_every_config_is_tested() -> None:
+    assert {TestStreaming.config, TestCached.config} == set(cpu.configs(BucketSpec("pack", 1)))
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+def test_the_contract_holds_with_instruction_set(isa: str) -> None:
+    asked = os.environ.get("ACCELOPS_ISA")
+    if asked is not None:
+        pytest.skip(f"ACCELOPS_ISA={asked} is set already")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "not 2_to_the_31"]
+    done = subprocess.run(command, env={**os.environ, "ACCELOPS_ISA": isa}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
