@@ -4,9 +4,11 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -33,18 +35,19 @@ class Pool {
 
   // The caller holds the pool.
   void run(int threads, ThreadPool::Body body, void* context) {
-    start(threads - 1);
+    const int helpers = start(threads - 1);
     leave_this_core();
-    pending_.store(threads - 1, std::memory_order_relaxed);
+    pending_.store(helpers, std::memory_order_relaxed);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       body_ = body;
       context_ = context;
-      helpers_ = threads - 1;
+      helpers_ = helpers;
       epoch_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
     body(context, 0);
+    for (int t = helpers + 1; t < threads; ++t) body(context, t);
     for (int i = 0; pending_.load(std::memory_order_acquire) != 0; ++i) {
       if (i < kPolls) {
         pause();
@@ -56,14 +59,19 @@ class Pool {
   }
 
  private:
-  void start(int count) {
-    for (int i = workers(); i < count; ++i) {
-      std::thread worker(&Pool::work, this, i, epoch_.load(std::memory_order_relaxed));
-      handles_.push_back(worker.native_handle());
-      worker.detach();
-      started_.store(i + 1, std::memory_order_relaxed);
-      core_ = -1;
+  // Returns how many of `count` workers there are: fewer where the system grants no more threads.
+  int start(int count) {
+    try {
+      for (int i = workers(); i < count; ++i) {
+        std::thread worker(&Pool::work, this, i, epoch_.load(std::memory_order_relaxed));
+        handles_.push_back(worker.native_handle());
+        worker.detach();
+        started_.store(i + 1, std::memory_order_relaxed);
+        core_ = -1;
+      }
+    } catch (const std::system_error&) {
     }
+    return std::min(count, workers());
   }
 
   // Linux tends to wake a thread on the core of the thread that wakes it, where it waits for milliseconds while the caller
