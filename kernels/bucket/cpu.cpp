@@ -8,8 +8,15 @@
 namespace accelops::ACCELOPS_ISA {
 namespace {
 
-constexpr int64_t kChunk = 1 << 16;  // elements; a bisection and a store fence each
-constexpr int64_t kStaged = 512;     // elements of a strided tensor that pass through the stack at a time
+constexpr int64_t kLeast = 1 << 14;  // elements worth waking a thread for
+constexpr int64_t kLine = 64;        // elements: chunks begin on a cache line
+constexpr int64_t kStaged = 512;         // elements of a strided tensor that pass through the stack at a time
+
+// One chunk a thread, as torch cuts its own ops: what the ops before left in a core's cache is found there.
+int64_t share(int64_t numel, int threads) {
+  const int64_t each = (numel + threads - 1) / threads;
+  return each < kLeast ? kLeast : (each + kLine - 1) / kLine * kLine;
+}
 
 template <class F>
 void with_type(DType type, const F& call) {
@@ -149,7 +156,7 @@ void unpack_piece(const BucketMove& m, int64_t k, int64_t index, int64_t count) 
 
 void pack(const BucketMove& m, int threads) {
   with_type(m.wire, [&](auto wire) {
-    parallel_for(threads, m.numel, kChunk, [&](int64_t begin, int64_t end) {
+    parallel_for(threads, m.numel, share(m.numel, threads), [&](int64_t begin, int64_t end) {
       each_piece(m, begin, end, [&](int64_t k, int64_t index, int64_t count) {
         with_type(m.tensors[k].dtype, [&](auto type) { pack_piece<decltype(type), decltype(wire)>(m, k, index, count); });
       });
@@ -160,7 +167,7 @@ void pack(const BucketMove& m, int threads) {
 
 void unpack(const BucketMove& m, int threads) {
   with_type(m.wire, [&](auto wire) {
-    parallel_for(threads, m.numel, kChunk, [&](int64_t begin, int64_t end) {
+    parallel_for(threads, m.numel, share(m.numel, threads), [&](int64_t begin, int64_t end) {
       each_piece(m, begin, end, [&](int64_t k, int64_t index, int64_t count) {
         with_type(m.tensors[k].dtype, [&](auto type) { unpack_piece<decltype(type), decltype(wire)>(m, k, index, count); });
       });
@@ -191,7 +198,7 @@ struct Sum {
 void reduce(const BucketReduce& r, int threads) {
   with_type(r.wire, [&](auto wire) {
     with_type(r.dtype, [&](auto type) {
-      parallel_for(threads, r.numel, kChunk, [&](int64_t begin, int64_t end) {
+      parallel_for(threads, r.numel, share(r.numel, threads), [&](int64_t begin, int64_t end) {
         const Sum<decltype(wire)> sum{r, begin, Vec(static_cast<float>(r.scale))};
         write(static_cast<decltype(type)*>(r.out) + begin, end - begin, r.stream, sum);
         if (r.stream) Vec::fence();
