@@ -8,7 +8,7 @@
 namespace accelops::ACCELOPS_ISA {
 namespace {
 
-constexpr int64_t kLeast = 1 << 14;  // elements worth waking a thread for
+constexpr int64_t kLeast = 1 << 16;  // elements worth waking a thread for: about 10 us
 constexpr int64_t kLine = 64;        // elements: chunks begin on a cache line
 constexpr int64_t kStaged = 512;         // elements of a strided tensor that pass through the stack at a time
 

@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from accelops import _native
 from torch import Tensor
+
+from accelops import _native
 
 from .spec import MIXED, WIRE_DTYPES, BucketSpec
 

@@ -7,8 +7,11 @@ import threading
 import pytest
 import torch
 
-from accelops.distributed import Bucket
+from accelops.dispatch.select import select, use
+from accelops.distributed import Bucket, pack
+from accelops.kernels.bucket.operands import operands
 from accelops.kernels.bucket.spec import BucketSpec
+from accelops.targets import TargetUnavailable
 
 
 @pytest.mark.parametrize("wire", [torch.float32, torch.bfloat16, torch.float16])
@@ -80,3 +83,21 @@ def test_buckets_of_several_threads_do_not_meet() -> None:
 def test_specs_go_to_json_and_back_and_count_their_work(spec: BucketSpec, flops: int, bytes: int) -> None:
     assert BucketSpec.from_json(spec.to_json()) == spec and hash(BucketSpec.from_json(spec.to_json())) == hash(spec)
     assert (spec.flops, spec.bytes) == (flops, bytes)
+
+
+@pytest.mark.parametrize("tensors", [0, 1, 3, 100])
+@pytest.mark.parametrize("direction", ["pack", "unpack"])
+def test_operands_for_tuning_fit_their_spec(direction: str, tensors: int) -> None:
+    spec = BucketSpec(direction, 100 * bool(tensors), tensors, "mixed", "bfloat16")
+    found = operands(spec)
+    given, flat = found[:2] if direction == "pack" else found[1::-1]
+    assert len(given) == tensors and sum(t.numel() for t in given) == flat.numel() == spec.numel
+    select(spec).run(*found)
+
+
+def test_a_target_asked_for_by_name_serves_or_says_why_not() -> None:
+    with use("cpu"), pytest.raises(TargetUnavailable, match="float64"):
+        pack([torch.ones(4, dtype=torch.float64)], torch.empty(4))
+    assert torch.equal(pack([torch.ones(4, dtype=torch.float64)], torch.empty(4)), torch.ones(4))
+    with pytest.raises(TargetUnavailable, match="no_such"):
+        pack([torch.ones(4)], torch.empty(4), target="no_such")

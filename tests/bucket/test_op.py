@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,10 +10,15 @@ import torch
 
 from accelops.dispatch.select import use
 from accelops.distributed import Bucket, pack, reduce, unpack
-from accelops.targets import TargetUnavailable
 
 ops = torch.ops.accelops
 DEFAULT_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
+@pytest.fixture(autouse=True, params=["cpu", "aten"])
+def target(request: pytest.FixtureRequest) -> Iterator[str]:
+    with use(request.param):
+        yield request.param
 
 
 def tensors() -> list[torch.Tensor]:
@@ -162,20 +167,11 @@ def test_outputs_that_interleave_without_meeting_are_written() -> None:
     assert torch.equal(torch.cat([p.reshape(-1) for p in pieces]), flat)
 
 
-@pytest.mark.parametrize("target", ["reference", "cpu", "aten"])
-def test_tensors_may_lie_at_their_own_place_in_the_buffer(target: str) -> None:
+def test_tensors_may_lie_at_their_own_place_in_the_buffer() -> None:
     given = [torch.randn(3, 4), torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)]
-    bucket = Bucket(given, target=target)
+    bucket = Bucket(given)
     values = bucket.pack().clone()
-    pack(bucket.views(), bucket.flat, 0.5, target=target)
+    pack(bucket.views(), bucket.flat, 0.5)
     assert torch.equal(bucket.flat, values * 0.5)
-    unpack(bucket.flat, bucket.views(), 4.0, target=target)
+    unpack(bucket.flat, bucket.views(), 4.0)
     assert torch.equal(bucket.flat, values * 2)
-
-
-def test_a_target_asked_for_by_name_serves_or_says_why_not() -> None:
-    with use("cpu"), pytest.raises(TargetUnavailable, match="float64"):
-        pack([torch.ones(4, dtype=torch.float64)], torch.empty(4))
-    assert torch.equal(pack([torch.ones(4, dtype=torch.float64)], torch.empty(4)), torch.ones(4))
-    with pytest.raises(TargetUnavailable, match="no_such"):
-        pack([torch.ones(4)], torch.empty(4), target="no_such")
