@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kLeast = 1 << 16;  // elements worth waking a thread for: about 10 us
 constexpr int64_t kLine = 64;        // elements: chunks begin on a cache line
-constexpr int64_t kStaged = 512;         // elements of a strided tensor that pass through the stack at a time
+constexpr int64_t kStaged = 512;     // elements of a strided tensor that pass through the stack at a time
 
 // One chunk a thread, as torch cuts its own ops: what the ops before left in a core's cache is found there.
 int64_t share(int64_t numel, int threads) {

@@ -1,8 +1,10 @@
 """The fast CPU kernels obey the contract, in every configuration and with every instruction set."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,6 +48,15 @@ class TestCached(CpuContract):
 
 def test_every_config_is_tested() -> None:
     assert {TestStreaming.config, TestCached.config} == set(cpu.configs(BucketSpec("pack", 1)))
+
+
+def test_a_win_is_claimed_only_where_the_committed_results_show_it() -> None:
+    rows = json.loads(Path(__file__).parents[2].joinpath(cpu.RESULTS).read_text())["rows"]
+    assert rows
+    for row in rows:
+        config, why = cpu.heuristic(BucketSpec(**row["spec"]))
+        assert cpu.RESULTS in why
+        assert config is None or row["ratio_vs_torch"]["cpu"] >= 1, row
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
