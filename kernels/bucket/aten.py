@@ -1,4 +1,4 @@
-"""Bucketing with torch's own kernels: what runs where no candidate is known to be faster, and what they are measured by."""
+"""Bucketing with torch's own kernels: what runs where nothing is known to be faster, and what all are measured by."""
 
 from __future__ import annotations
 

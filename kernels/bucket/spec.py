@@ -30,7 +30,7 @@ class BucketSpec(Spec):
 
     @property
     def flops(self) -> int:
-        """One product an element; an addition for each further rank; with error feedback an addition and a subtraction."""
+        """One product an element, one addition for each further rank; two more operations with error feedback."""
         additions = self.ranks - 1 if self.direction == "reduce" else 2 * self.error_feedback
         return self.numel * (1 + additions)
 

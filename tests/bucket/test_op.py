@@ -1,4 +1,4 @@
-"""torch.ops.accelops.bucket_*: what they accept and refuse, what autograd learns of their writes, and torch's own opcheck."""
+"""torch.ops.accelops.bucket_*: what they accept and refuse, what autograd learns of their writes, and opcheck."""
 
 from __future__ import annotations
 
