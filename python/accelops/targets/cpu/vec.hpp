@@ -29,7 +29,7 @@ struct Vec {
 
   Vec() = default;
   Vec(Native native) : v(native) {}
-  explicit Vec(float x) : v(Native{} + x) {}
+  explicit Vec(float x) : v(x - Native{}) {}  // x - 0 is x, -0 too: a plain broadcast, where x + 0 costs an addition
 
   static Vec load(const float* p) {
     Vec r;
@@ -167,9 +167,70 @@ struct Vec {
     return s;
   }
 
+  // The even lanes of a and b joined.
+  friend Vec even(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    Bits index;
+    for (int i = 0; i < lanes; ++i) index[i] = 2 * i;
+    return Vec(Native(_mm512_permutex2var_ps(__m512(a.v), __m512i(index), __m512(b.v))));
+#else
+    Vec r;
+    for (int i = 0; i < lanes; ++i) r.v[i] = 2 * i < lanes ? a.v[2 * i] : b.v[2 * i - lanes];
+    return r;
+#endif
+  }
+
+  // Row i becomes column i. A butterfly: step s exchanges blocks of s x s, log2(lanes) * lanes shuffles in all.
+  friend void transpose(Vec (&rows)[lanes]) {
+#if defined(__AVX512F__)
+    transpose_step<1>(rows);
+    transpose_step<2>(rows);
+    transpose_step<4>(rows);
+    transpose_step<8>(rows);
+#elif defined(__AVX2__)
+    for (int i = 0; i < lanes; i += 2) {
+      const __m256 a = __m256(rows[i].v), b = __m256(rows[i + 1].v);
+      rows[i] = Vec(Native(_mm256_blend_ps(a, _mm256_moveldup_ps(b), 0xaa)));
+      rows[i + 1] = Vec(Native(_mm256_blend_ps(_mm256_movehdup_ps(a), b, 0xaa)));
+    }
+    for (int i = 0; i < lanes; i += i % 2 ? 3 : 1) {
+      const __m256 a = __m256(rows[i].v), b = __m256(rows[i + 2].v);
+      rows[i] = Vec(Native(_mm256_shuffle_ps(a, b, 0x44)));
+      rows[i + 2] = Vec(Native(_mm256_shuffle_ps(a, b, 0xee)));
+    }
+    for (int i = 0; i < 4; ++i) {
+      const __m256 a = __m256(rows[i].v), b = __m256(rows[i + 4].v);
+      rows[i] = Vec(Native(_mm256_permute2f128_ps(a, b, 0x20)));
+      rows[i + 4] = Vec(Native(_mm256_permute2f128_ps(a, b, 0x31)));
+    }
+#else
+    for (int i = 0; i < lanes; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const float x = rows[i].v[j];
+        rows[i].v[j] = rows[j].v[i];
+        rows[j].v[i] = x;
+      }
+    }
+#endif
+  }
+
  private:
 #if defined(__AVX512F__)
   static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+  template <int s>
+  static void transpose_step(Vec (&rows)[lanes]) {
+    Bits low, high;  // lane numbers: 0-15 of the first row, 16-31 of the second
+    for (int l = 0; l < lanes; ++l) {
+      low[l] = l & s ? 16 + l - s : l;
+      high[l] = l & s ? 16 + l : l + s;
+    }
+    for (int i = 0; i < lanes; ++i) {
+      if (i & s) continue;
+      const __m512 a = __m512(rows[i].v), b = __m512(rows[i + s].v);
+      rows[i] = Vec(Native(_mm512_permutex2var_ps(a, __m512i(low), b)));
+      rows[i + s] = Vec(Native(_mm512_permutex2var_ps(a, __m512i(high), b)));
+    }
+  }
 #elif defined(__AVX2__)
   static __m256i mask(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
