@@ -18,6 +18,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("isa", [] { return accelops::name(accelops::isa()); }, "The instruction set in use: baseline, avx2 or avx512.");
   m.def("pool_workers", &accelops::ThreadPool::workers, "How many worker threads have been started.");
   accelops::bind_conv(m);
+  accelops::bind_adam(m);
   accelops::bind_bucket(m);
   accelops::bind_reroute(m);
 }

@@ -1,0 +1,31 @@
+"""Random operands for an AdamSpec, as `run` takes them: for tuning and benchmarks."""
+
+from __future__ import annotations
+
+import torch
+
+from .lists import Hyper, Lists
+from .spec import AdamSpec
+
+
+def operands(spec: AdamSpec, seed: int = 0) -> tuple[Lists, Hyper]:
+    """Parameters of equal size (the last may be larger), normally distributed, as after some steps."""
+    generator = torch.Generator(spec.device).manual_seed(seed)
+    count = max(1, spec.tensors)
+    sizes = [spec.numel // count] * (count - 1)
+    sizes.append(spec.numel - sum(sizes))
+
+    def lists(dtype: str, positive: bool = False) -> list[torch.Tensor]:
+        made = [torch.randn(n, generator=generator, device=spec.device) for n in sizes]
+        return [(t.abs() if positive else t).to(getattr(torch, dtype)) for t in made]
+
+    return Lists(
+        params=lists(spec.dtype),
+        grads=lists(spec.dtype),
+        exp_avgs=lists(spec.state_dtype),
+        exp_avg_sqs=lists(spec.state_dtype, positive=True),
+        max_exp_avg_sqs=lists(spec.state_dtype, positive=True) if spec.amsgrad else [],
+        state_steps=[torch.tensor(3.0, device=spec.device) for _ in sizes],
+        masters=lists("float32") if spec.master else [],
+        emas=lists("float32") if spec.ema else [],
+    ), Hyper(lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decoupled=False, ema_decay=0.999)

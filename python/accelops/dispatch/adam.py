@@ -1,0 +1,186 @@
+"""The adam op: torch.optim.adam.adam with our implementations behind it, and torch.ops.accelops.adam_.
+
+`adam` has torch's signature, so that it can stand in torch's place: Adam and AdamW of torch.optim call it in their default,
+foreach and fused forms. What no implementation of ours takes goes to the functional that torch had, untouched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accelops.kernels.adam import aten, native
+from accelops.kernels.adam.lists import Hyper, Lists
+from accelops.targets import TARGETS, TargetUnavailable
+
+from .select import Selection, asked_target, select
+
+Scalar = float | Tensor
+
+
+def adam(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    max_exp_avg_sqs: list[Tensor],
+    state_steps: list[Tensor],
+    foreach: bool | None = None,
+    capturable: bool = False,
+    differentiable: bool = False,
+    fused: bool | None = None,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    has_complex: bool = False,
+    decoupled_weight_decay: bool = False,
+    *,
+    amsgrad: bool,
+    beta1: Scalar,
+    beta2: Scalar,
+    lr: Scalar,
+    weight_decay: float,
+    eps: float,
+    maximize: bool,
+) -> None:
+    """torch.optim.adam.adam, run by the implementation that is selected. Raises what torch raises, and TargetUnavailable
+    where accelops.use names a target that cannot serve. Gradients are not written: torch's fused step unscales them in
+    place, ours on the way."""
+    lists = Lists(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs if amsgrad else (), state_steps)
+    options = dict(
+        foreach=foreach,
+        capturable=capturable,
+        differentiable=differentiable,
+        fused=fused,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+        has_complex=has_complex,
+        decoupled_weight_decay=decoupled_weight_decay,
+        amsgrad=amsgrad,
+        beta1=beta1,
+        beta2=beta2,
+        lr=lr,
+        weight_decay=weight_decay,
+        eps=eps,
+        maximize=maximize,
+    )
+    if torch.compiler.is_compiling():
+        aten.functional(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps, **options)
+    else:
+        step(lists, options)
+
+
+def step(
+    lists: Lists,
+    options: dict[str, Any],
+    clip: float = 1.0,
+    ema_decay: float | None = None,
+    target: str | None = None,
+    among: tuple[str, ...] = TARGETS,
+) -> None:
+    """One step by the implementation that is selected. `options` are the keywords of torch.optim.adam.adam; gradients are
+    multiplied by `clip` first; `ema_decay` serves lists.emas. `target` asks for one by name, `among` limits the choice."""
+    for part in [lists] if torch.compiler.is_compiling() else lists.parts():
+        extended = bool(part.masters or part.emas or clip != 1)
+        selection = _selection(part, options, target, among)
+        fused_is_wrong = options["fused"] and selection is not None and part.table.irregular
+        if not extended and not fused_is_wrong and (selection is None or selection.target == "aten"):
+            columns = (getattr(part, name) for name in _COLUMNS)
+            aten.functional(*map(list, columns), **options)
+        elif options["found_inf"] is None or not options["found_inf"].item():
+            hyper = _hyper(options, clip, ema_decay)
+            if selection is None:
+                aten.compose(part, hyper)
+            else:
+                selection.run(part, hyper)
+
+
+def grad_norm(lists: Lists) -> Tensor:
+    """The 2-norm of all gradients together, in fp64: that of torch.nn.utils.get_total_norm."""
+    if torch.compiler.is_compiling() or not all(_why_torch(part, {}) is None for part in lists.parts()):
+        return torch.nn.utils.get_total_norm(lists.grads).double()
+    return torch.tensor([native.grad_norm(part) for part in lists.parts()], dtype=torch.float64).norm()
+
+
+_COLUMNS = ("params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "state_steps")
+
+
+def _hyper(options: dict[str, Any], clip: float, ema_decay: float | None) -> Hyper:
+    scale = options["grad_scale"]
+    return Hyper(
+        lr=float(options["lr"]),
+        beta1=float(options["beta1"]),
+        beta2=float(options["beta2"]),
+        eps=options["eps"],
+        weight_decay=options["weight_decay"],
+        decoupled=options["decoupled_weight_decay"],
+        maximize=options["maximize"],
+        grad_factor=clip if scale is None else clip / scale.item(),
+        ema_decay=ema_decay or 0.0,
+    )
+
+
+def _selection(lists: Lists, options: dict[str, Any], target: str | None, among: tuple[str, ...]) -> Selection | None:
+    """None where the step is torch's to make, or to refuse. Raises TargetUnavailable where another was asked for."""
+    why = _why_torch(lists, options)
+    if why is None:
+        return select(lists.spec(), target, among)
+    asked = target or asked_target()
+    if asked not in (None, "aten"):
+        raise TargetUnavailable(f"target {asked!r} cannot serve this adam step: {why}")
+    return None
+
+
+def _why_torch(lists: Lists, options: dict[str, Any]) -> str | None:
+    """Why native code must not take this step, None where it may."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or _functorch_active():
+        return "a compiler, torch_dispatch mode or functorch transform is to see each op"
+    if options.get("differentiable"):
+        return "differentiable=True is a chain of torch ops"
+    foreach, fused = options.get("foreach"), options.get("fused")
+    scalars = [s for s in (options.get(name) for name in _SCALARS) if isinstance(s, Tensor)]
+    scaled = options.get("grad_scale") is not None or options.get("found_inf") is not None
+    if (foreach and (fused or scalars)) or (not fused and (options.get("capturable") or scaled)):
+        return "torch refuses this combination of foreach, fused, capturable, tensor lr and loss scale on the CPU"
+    if any(s.device.type != "cpu" or s.numel() != 1 or s.requires_grad for s in scalars):
+        return "a tensor hyperparameter that is not one number on the CPU"
+    if torch.is_inference_mode_enabled() or (torch.is_grad_enabled() and any(t.requires_grad for t in lists.written())):
+        return "in inference mode, or recording gradients"
+    if any(map(Tensor.is_neg, lists.grads)) or (options.get("has_complex") and any(map(Tensor.is_conj, lists.grads))):
+        return "a gradient that is a lazy negation or conjugate"
+    return lists.table.why or None
+
+
+_SCALARS = ("lr", "beta1", "beta2", "weight_decay", "eps")
+_functorch_active = torch._C._are_functorch_transforms_active
+
+_library = torch.library.Library("accelops", "FRAGMENT")
+_library.define(
+    "adam_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
+    "Tensor(d!)[] max_exp_avg_sqs, Tensor(e!)[] state_steps, *, float lr, float beta1, float beta2, float eps, "
+    "float weight_decay, bool amsgrad, bool maximize, bool decoupled_weight_decay) -> ()"
+)
+
+
+@torch.no_grad()
+def _adam_op(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    max_exp_avg_sqs: list[Tensor],
+    state_steps: list[Tensor],
+    **hyper: Any,
+) -> None:
+    """The op for graphs; optimizers call `adam`, since the dispatcher takes 0.1 us for each tensor of a list."""
+    has_complex = any(map(torch.is_complex, params))
+    adam(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps, has_complex=has_complex, **hyper)
+
+
+_library.impl("adam_", _adam_op, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("accelops::adam_", lib=_library)
+def _(*lists: list[Tensor], **hyper: Any) -> None:
+    return None
