@@ -43,8 +43,9 @@ def adam(
     weight_decay: float,
     eps: float,
     maximize: bool,
+    among: tuple[str, ...] = TARGETS,
 ) -> None:
-    """torch.optim.adam.adam, run by the implementation that is selected. Raises what torch raises, and TargetUnavailable
+    """torch.optim.adam.adam, run by the implementation that is selected `among` targets. Raises what torch raises, and TargetUnavailable
     where accelops.use names a target that cannot serve. Gradients are not written: torch's fused step unscales them in
     place, ours on the way."""
     lists = Lists(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs if amsgrad else (), state_steps)
@@ -68,7 +69,7 @@ def adam(
     if torch.compiler.is_compiling():
         aten.functional(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps, **options)
     else:
-        step(lists, options)
+        step(lists, options, among=among)
 
 
 def step(

@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.optim.adam as torch_adam
 from torch import Tensor
 
+from accelops.kernels.adam.aten import functional as torchs_adam
 from accelops.kernels.conv import aten
 from accelops.kernels.conv.tensors import memory_format
 from accelops.targets import TARGETS, TargetUnavailable, unavailable
 from accelops.targets.cpu import native
 
-from . import conv
+from . import adam, conv
 from .select import OPS, Selection, select
 
 Scope = tuple[frozenset[str], tuple[str, ...]]  # the ops that are rerouted, the targets that may serve them
@@ -92,6 +94,7 @@ def _switch() -> None:
     _scope_in_force = _enabled[-1][1] if _enabled else None
     if native is not None:
         native.set_scope(_number(_scope_in_force) if is_enabled("conv") else 0)
+    torch_adam.adam = _adam if is_enabled("adam") else torchs_adam
 
 
 def _number(scope: Scope) -> int:
@@ -100,6 +103,14 @@ def _number(scope: Scope) -> int:
 
 # c10/core/MemoryFormat.h
 _FORMAT_NUMBERS = {torch.contiguous_format: 0, torch.channels_last: 2, torch.channels_last_3d: 3}
+
+
+# ---- Adam -----------------------------------------------------------------------------------------------------------
+
+
+def _adam(*lists: Any, **options: Any) -> None:
+    scope = _scope_in_force  # another thread may end it at any moment
+    adam.adam(*lists, **options, among=scope[1] if scope else TARGETS)
 
 
 # ---- convolution ----------------------------------------------------------------------------------------------------
