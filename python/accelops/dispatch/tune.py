@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -117,7 +116,7 @@ def _interleaved(variants: dict[Any, Callable[[], Any]], seconds: float) -> dict
             start = perf_counter()
             run()
             times[name].append(perf_counter() - start)
-    return {name: median(values) for name, values in times.items()}
+    return {name: sorted(values)[len(values) // 2] for name, values in times.items()}
 
 
 def write(measurements: list[Measurement]) -> list[Path]:
