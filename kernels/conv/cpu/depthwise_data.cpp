@@ -24,14 +24,17 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
   const bool fprop = p.direction == Direction::fprop;
   const DepthwisePlan plan(p, tiles, fprop != p.transposed);
   const int64_t *in = plan.source_size, *out = plan.result_size;
-  const int64_t tasks_per_block = p.batch * plan.boxes(), tasks = plan.channel_blocks() * tasks_per_block;
+  const int64_t tasks = p.batch * plan.boxes() * plan.channel_blocks();
   if (tasks == 0) return;
   const int64_t task_results = ceil_div(volume(out), plan.boxes()) * plan.lanes;
-  const int64_t chunk = larger(1, smaller(tasks_per_block, kChunkResults / larger(1, task_results)));
+  const int64_t chunk = larger(1, kChunkResults / larger(1, task_results));
+  Scratch<float> packed(plan.channel_blocks() * tap_count(p) * plan.lanes);
+  parallel_for(threads, plan.channel_blocks(), 8192 / (tap_count(p) * plan.lanes) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) pack<T>(plan, p, o.weight, b * plan.lanes, packed + b * tap_count(p) * plan.lanes);
+  });
   parallel_for(threads, tasks, chunk, [&](int64_t begin, int64_t end) {
-    Scratch<float> scratch(plan.source.size + plan.result.size + tap_count(p) * plan.lanes + plan.line());
-    float *staged = scratch, *results = staged + plan.source.size, *weight = results + plan.result.size;
-    float* line = weight + tap_count(p) * plan.lanes;
+    Scratch<float> scratch(plan.source.size + plan.result.size + plan.line());
+    float *staged = scratch, *results = staged + plan.source.size, *line = results + plan.result.size;
     Source<T> source{static_cast<const T*>(fprop ? o.input : o.grad_output), nullptr, p.activation,
                      p.in_channels, {in[0], in[1], in[2]}, line};
     Sink<T> sink{static_cast<T*>(fprop ? o.output : o.grad_input), nullptr, nullptr, Activation::none,
@@ -42,13 +45,16 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
     } else if (p.activation != Activation::none) {
       source.saved = static_cast<const T*>(o.saved);
     }
-    int64_t packed = -1;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t block = task / tasks_per_block, c = block * plan.lanes;
-      const int64_t n = task % tasks_per_block / plan.boxes();
-      if (block != packed) pack<T>(plan, p, o.weight, c, weight), packed = block;
-      const Window box = plan.box_at(task % plan.boxes()), window = plan.window_of(box);
+      const Task t = plan.task(task);
+      const int64_t n = t.n, c = t.block * plan.lanes;
+      const float* weight = packed + t.block * tap_count(p) * plan.lanes;
+      const Window box = plan.box_at(t.box), window = plan.window_of(box);
       source.stage(n, c, window, plan.source, staged);
+      if (task + 1 < tasks) {
+        const Task u = plan.task(task + 1);
+        source.prefetch(u.n, u.block * plan.lanes, plan.window_of(plan.box_at(u.box)), plan.source);
+      }
       plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t) {
         if (plan.channels) correlate<true>(plane, plan.tiles.block_rows, staged + from, weight, results + to);
         else correlate<false>(plane, plan.tiles.block_rows, staged + from, weight, results + to);

@@ -18,6 +18,10 @@ struct DepthwiseTiles {
   int64_t scratch_kib;  // inputs and results of a task
 };
 
+struct Task {
+  int64_t n, block, box;
+};
+
 class DepthwisePlan {
  public:
   DepthwisePlan(const ConvProblem& p, const ConvTiles& t, bool to_small)
@@ -54,6 +58,12 @@ class DepthwisePlan {
   int64_t line() const { return larger(box[2], source_extent(2)) + larger(p.stride[2], Vec::lanes); }
   int64_t packed(int64_t tap) const { return order[tap]; }
 
+  // Tasks in the order of memory: what one reads adjoins what the last one read.
+  Task task(int64_t index) const {
+    const int64_t b = boxes(), k = channel_blocks();
+    if (channels) return {index / (k * b), index % k, index / k % b};
+    return {index / (k * b), index / b % k, index % b};
+  }
   Window box_at(int64_t index) const {
     const int64_t at[3] = {index / (box_count[1] * box_count[2]), index / box_count[2] % box_count[1], index % box_count[2]};
     Window w;

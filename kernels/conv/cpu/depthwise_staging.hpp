@@ -60,6 +60,26 @@ struct Source {
     if (k < n) load(i + k, static_cast<int>(n - k)).store(to + k, static_cast<int>(n - k));
   }
 
+  // Asks for what stage() will read, so that it arrives while another block is computed.
+  void prefetch(int64_t n, int64_t c, const Window& w, const Layout& layout) const {
+    const int64_t d_end = smaller(w.hi[0], size[0]), h_end = smaller(w.hi[1], size[1]), w_end = smaller(w.hi[2], size[2]);
+    for (int64_t d = larger(w.lo[0], 0); d < d_end; ++d) {
+      for (int64_t h = larger(w.lo[1], 0); h < h_end; ++h) {
+        const int64_t x = larger(w.lo[2], 0);
+        if (layout.lanes > 1) {
+          const T* line = data + ((((n * size[0] + d) * size[1] + h) * size[2]) + x) * channels + c;
+          for (int64_t k = 0; k < w_end - x; ++k)
+            for (int64_t b = 0; b < layout.lanes * int64_t(sizeof(T)); b += 64)
+              __builtin_prefetch(reinterpret_cast<const char*>(line + k * channels) + b, 0, 2);
+        } else {
+          const T* line = data + (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + x;
+          for (int64_t b = 0; b < (w_end - x) * int64_t(sizeof(T)); b += 64)
+            __builtin_prefetch(reinterpret_cast<const char*>(line) + b, 0, 2);
+        }
+      }
+    }
+  }
+
   // The window of channels [c, c + layout.lanes) of image n, zero outside the tensor.
   void stage(int64_t n, int64_t c, const Window& w, const Layout& layout, float* to) const {
     for (int64_t d = w.lo[0]; d < w.hi[0]; ++d) {
