@@ -45,16 +45,13 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
     } else if (p.activation != Activation::none) {
       source.saved = static_cast<const T*>(o.saved);
     }
+    zero(staged, plan.source.size);
     for (int64_t task = begin; task < end; ++task) {
       const Task t = plan.task(task);
       const int64_t n = t.n, c = t.block * plan.lanes;
       const float* weight = packed + t.block * tap_count(p) * plan.lanes;
       const Window box = plan.box_at(t.box), window = plan.window_of(box);
-      source.stage(n, c, window, plan.source, staged);
-      if (task + 1 < tasks) {
-        const Task u = plan.task(task + 1);
-        source.prefetch(u.n, u.block * plan.lanes, plan.window_of(plan.box_at(u.box)), plan.source);
-      }
+      source.stage(n, c, window, plan.source, plan.margins(), staged);
       plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t) {
         if (plan.channels) correlate<true>(plane, plan.tiles.block_rows, staged + from, weight, results + to);
         else correlate<false>(plane, plan.tiles.block_rows, staged + from, weight, results + to);

@@ -41,6 +41,16 @@ static inline void correlate_run(const float* x, int64_t pitch, const float* wei
   }
 }
 
+// The runs of equal length from `run` on; returns the first of another length.
+template <int rows, int taps, bool channels>
+static inline const Run* correlate_runs(const Run* run, const Run* end, const float* x, int64_t pitch, const float* weight,
+                                        int64_t stride, Vec (&sum)[rows]) {
+  do {
+    correlate_run<rows, taps, channels>(x + run->source, pitch, weight + run->tap * stride, stride, sum);
+  } while (++run < end && run->taps == taps);
+  return run;
+}
+
 template <int rows, bool channels>
 static void correlate_rows(const Plane& p, const float* source, const float* weight, float* result) {
   const int64_t pitch = p.source_pitch, stride = channels ? p.vectors * Vec::lanes : 1;
@@ -49,18 +59,16 @@ static void correlate_rows(const Plane& p, const float* source, const float* wei
       const float* x = source + column * p.source_column + v * Vec::lanes;
       Vec sum[rows];
       for (int i = 0; i < rows; ++i) sum[i] = Vec(0.0f);
-      for (int64_t k = 0; k < p.run_count; ++k) {
-        const Run& run = p.runs[k];
-        const float* from = x + run.source;
-        const float* w = weight + run.tap * stride + v * Vec::lanes;
-        switch (run.taps) {
-          case 1: correlate_run<rows, 1, channels>(from, pitch, w, stride, sum); break;
-          case 2: correlate_run<rows, 2, channels>(from, pitch, w, stride, sum); break;
-          case 3: correlate_run<rows, 3, channels>(from, pitch, w, stride, sum); break;
-          case 4: correlate_run<rows, 4, channels>(from, pitch, w, stride, sum); break;
-          case 5: correlate_run<rows, 5, channels>(from, pitch, w, stride, sum); break;
-          case 6: correlate_run<rows, 6, channels>(from, pitch, w, stride, sum); break;
-          case 7: correlate_run<rows, 7, channels>(from, pitch, w, stride, sum); break;
+      const Run *run = p.runs, *end = run + p.run_count;
+      while (run < end) {
+        switch (run->taps) {
+          case 1: run = correlate_runs<rows, 1, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
+          case 2: run = correlate_runs<rows, 2, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
+          case 3: run = correlate_runs<rows, 3, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
+          case 4: run = correlate_runs<rows, 4, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
+          case 5: run = correlate_runs<rows, 5, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
+          case 6: run = correlate_runs<rows, 6, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
+          case 7: run = correlate_runs<rows, 7, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
         }
       }
       for (int i = 0; i < rows; ++i) sum[i].store(result + i * p.result_pitch + column * p.result_column + v * Vec::lanes);
@@ -86,6 +94,15 @@ static inline void accumulate_run(const float* x, int64_t pitch, const Vec (&g)[
   }
 }
 
+template <int rows, int taps>
+static inline const Run* accumulate_runs(const Run* run, const Run* end, const float* x, int64_t pitch, const Vec (&g)[rows],
+                                         float* gradient, int64_t stride, int valid) {
+  do {
+    accumulate_run<rows, taps>(x + run->source, pitch, g, gradient + run->tap * stride, stride, valid);
+  } while (++run < end && run->taps == taps);
+  return run;
+}
+
 // `last` lanes of the last column are results.
 template <int rows, bool channels>
 static void accumulate_rows(const Plane& p, const float* source, const float* result, float* gradient, int last) {
@@ -96,18 +113,17 @@ static void accumulate_rows(const Plane& p, const float* source, const float* re
       const float* x = source + column * p.source_column + v * Vec::lanes;
       Vec g[rows];
       for (int i = 0; i < rows; ++i) g[i] = Vec::load(result + i * p.result_pitch + column * p.result_column + v * Vec::lanes);
-      for (int64_t k = 0; k < p.run_count; ++k) {
-        const Run& run = p.runs[k];
-        const float* from = x + run.source;
-        float* to = gradient + run.tap * stride + v * Vec::lanes;
-        switch (run.taps) {
-          case 1: accumulate_run<rows, 1>(from, pitch, g, to, stride, valid); break;
-          case 2: accumulate_run<rows, 2>(from, pitch, g, to, stride, valid); break;
-          case 3: accumulate_run<rows, 3>(from, pitch, g, to, stride, valid); break;
-          case 4: accumulate_run<rows, 4>(from, pitch, g, to, stride, valid); break;
-          case 5: accumulate_run<rows, 5>(from, pitch, g, to, stride, valid); break;
-          case 6: accumulate_run<rows, 6>(from, pitch, g, to, stride, valid); break;
-          case 7: accumulate_run<rows, 7>(from, pitch, g, to, stride, valid); break;
+      const Run *run = p.runs, *end = run + p.run_count;
+      float* to = gradient + v * Vec::lanes;
+      while (run < end) {
+        switch (run->taps) {
+          case 1: run = accumulate_runs<rows, 1>(run, end, x, pitch, g, to, stride, valid); break;
+          case 2: run = accumulate_runs<rows, 2>(run, end, x, pitch, g, to, stride, valid); break;
+          case 3: run = accumulate_runs<rows, 3>(run, end, x, pitch, g, to, stride, valid); break;
+          case 4: run = accumulate_runs<rows, 4>(run, end, x, pitch, g, to, stride, valid); break;
+          case 5: run = accumulate_runs<rows, 5>(run, end, x, pitch, g, to, stride, valid); break;
+          case 6: run = accumulate_runs<rows, 6>(run, end, x, pitch, g, to, stride, valid); break;
+          case 7: run = accumulate_runs<rows, 7>(run, end, x, pitch, g, to, stride, valid); break;
         }
       }
     }

@@ -15,7 +15,7 @@ namespace accelops::ACCELOPS_ISA {
 struct DepthwiseTiles {
   int64_t block_rows;   // result rows in registers
   int64_t vectors;      // vectors of channels per block where lanes run over channels
-  int64_t scratch_kib;  // inputs and results of a task
+  int64_t cache_kib;   // what a box may touch
 };
 
 struct Task {
@@ -58,6 +58,7 @@ class DepthwisePlan {
   int64_t line() const { return larger(box[2], source_extent(2)) + larger(p.stride[2], Vec::lanes); }
   int64_t packed(int64_t tap) const { return order[tap]; }
 
+  bool margins() const { return box_count[2] > 1; }
   // Tasks in the order of memory: what one reads adjoins what the last one read.
   Task task(int64_t index) const {
     const int64_t b = boxes(), k = channel_blocks();
@@ -119,25 +120,27 @@ class DepthwisePlan {
     return to_small ? (box[d] - 1) * p.stride[d] + reach + 1 : (box[d] - 1 + reach) / p.stride[d] + 2;
   }
 
-  void layouts() {
-    const int64_t extent[3] = {source_extent(0), source_extent(1), source_extent(2)};
-    source = channels ? Layout::channels(extent, lanes) : Layout::rows(extent, to_small ? p.stride[2] : 1);
-    result = channels ? Layout::channels(box, lanes) : Layout::rows(box, to_small ? 1 : p.stride[2]);
+  // Bytes of the tensors that the results of a box touch: with lanes over channels, of all channels, which adjoin in memory.
+  int64_t footprint() const {
+    int64_t from = 1, to = 1;
+    for (int d = 0; d < 3; ++d) from *= smaller(source_extent(d), source_size[d]), to *= box[d];
+    return (from + to) * (channels ? p.in_channels : 1) * int64_t(sizeof(float));
   }
 
-  // Halves the box until a task fits its scratch: slices first, then rows, then, down to 256, columns; then evens them out.
+  // Halves the box, slices first, then rows, then columns, until it fits the cache, but not below twice the reach of the
+  // kernel: what is staged again for the next box stays under half. Then evens the boxes out.
   void choose_box() {
     for (int d = 0; d < 3; ++d) box[d] = larger(1, result_size[d]);
-    for (layouts(); (source.size + result.size) * int64_t(sizeof(float)) > tiles.scratch_kib * 1024; layouts()) {
-      const int d = box[0] > 1 ? 0 : box[1] > 1 ? 1 : 2;
-      if (d == 2 && box[2] <= 256) break;
-      box[d] = ceil_div(box[d], 2);
-    }
     for (int d = 0; d < 3; ++d) {
+      const int64_t reach = p.dilation[d] * (p.kernel[d] - 1);
+      const int64_t least = larger(d == 2 ? 256 : 1, to_small ? 2 * reach / p.stride[d] : 2 * reach);
+      while (box[d] > least && footprint() > tiles.cache_kib * 1024) box[d] = ceil_div(box[d], 2);
       box_count[d] = ceil_div(result_size[d], box[d]);
       if (box_count[d] > 0) box[d] = ceil_div(result_size[d], box_count[d]);
     }
-    layouts();
+    const int64_t extent[3] = {source_extent(0), source_extent(1), source_extent(2)};
+    source = channels ? Layout::channels(extent, lanes) : Layout::rows(extent, to_small ? p.stride[2] : 1);
+    result = channels ? Layout::channels(box, lanes) : Layout::rows(box, to_small ? 1 : p.stride[2]);
   }
 
   void add_runs(Sweep& s) {
@@ -148,10 +151,11 @@ class DepthwisePlan {
     const int64_t pitch = folded ? Vec::lanes * a[2].source_step : a[1].source_step;
     const int64_t every = pitch % a[vertical].reach == 0 ? pitch / a[vertical].reach : a[vertical].taps;
     int64_t i[3];
-    for (i[0] = 0; i[0] < a[0].taps; ++i[0])
-      for (i[other] = 0; i[other] < a[other].taps; ++i[other])
-        for (int64_t first = 0; first < smaller(every, a[vertical].taps); ++first)
-          for (i[vertical] = first; i[vertical] < a[vertical].taps; i[vertical] += kRunTaps * every) add_run(a, i, vertical, every);
+    // Runs that start at the same tap, and so have the same length, follow each other.
+    for (int64_t first = 0; first < smaller(every, a[vertical].taps); ++first)
+      for (i[vertical] = first; i[vertical] < a[vertical].taps; i[vertical] += kRunTaps * every)
+        for (i[0] = 0; i[0] < a[0].taps; ++i[0])
+          for (i[other] = 0; i[other] < a[other].taps; ++i[other]) add_run(a, i, vertical, every);
     s.runs = run_count - s.first_run;
   }
 

@@ -11,6 +11,8 @@
 
 namespace accelops::ACCELOPS_ISA {
 
+constexpr int64_t kMostLanes = 4 * Vec::lanes;  // channels of a block
+
 struct Layout {
   int64_t lanes;  // channels side by side: 1 for rows
   int64_t phases, phase_pitch, row_pitch, slice_pitch, size;
@@ -32,10 +34,30 @@ struct Layout {
 };
 
 static inline void zero(float* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = 0;
+  int64_t i = 0;
+  for (; i + Vec::lanes <= n; i += Vec::lanes) Vec(0.0f).store(to + i);
+  if (i < n) Vec(0.0f).store(to + i, static_cast<int>(n - i));
 }
 
-// What is staged, and what is to be made of it: `saved` (null for none) gives the activation's slope to multiply by.
+// Splits a line into its phases, and joins them again; apart for two phases, which compilers vectorise.
+static inline void split(const float* line, int64_t count, int64_t phases, int64_t pitch, float* to) {
+  if (phases == 2) {
+    for (int64_t k = 0; k < count; ++k) to[k] = line[2 * k], to[pitch + k] = line[2 * k + 1];
+    return;
+  }
+  for (int64_t phase = 0; phase < phases; ++phase)
+    for (int64_t k = 0; k < count; ++k) to[phase * pitch + k] = line[phases * k + phase];
+}
+static inline void join(const float* from, int64_t count, int64_t phases, int64_t pitch, float* line) {
+  if (phases == 2) {
+    for (int64_t k = 0; k < count; ++k) line[2 * k] = from[k], line[2 * k + 1] = from[pitch + k];
+    return;
+  }
+  for (int64_t phase = 0; phase < phases; ++phase)
+    for (int64_t k = 0; k < count; ++k) line[phases * k + phase] = from[phase * pitch + k];
+}
+
+// A tensor to stage; `saved` (null for none) gives the activation's slope to multiply it by.
 template <class T>
 struct Source {
   const T* data;
@@ -44,92 +66,65 @@ struct Source {
   int64_t channels, size[3];
   float* line;  // room for one line
 
-  Vec load(int64_t i, int n) const {
-    const Vec x = Vec::load(data + i, n);
-    return saved ? x * slope(activation, Vec::load(saved + i, n)) : x;
-  }
-  Vec load(int64_t i) const {
-    const Vec x = Vec::load(data + i);
-    return saved ? x * slope(activation, Vec::load(saved + i)) : x;
-  }
-
   // n consecutive elements from index i.
+  void copy(int64_t i, int64_t n, float* to) const { saved ? copy<true>(i, n, to) : copy<false>(i, n, to); }
+
+  template <bool sloped>
   void copy(int64_t i, int64_t n, float* to) const {
+    const T *from = data + i, *at = saved + (sloped ? i : 0);
     int64_t k = 0;
-    for (; k + Vec::lanes <= n; k += Vec::lanes) load(i + k).store(to + k);
-    if (k < n) load(i + k, static_cast<int>(n - k)).store(to + k, static_cast<int>(n - k));
-  }
-
-  // Asks for what stage() will read, so that it arrives while another block is computed.
-  void prefetch(int64_t n, int64_t c, const Window& w, const Layout& layout) const {
-    const int64_t d_end = smaller(w.hi[0], size[0]), h_end = smaller(w.hi[1], size[1]), w_end = smaller(w.hi[2], size[2]);
-    for (int64_t d = larger(w.lo[0], 0); d < d_end; ++d) {
-      for (int64_t h = larger(w.lo[1], 0); h < h_end; ++h) {
-        const int64_t x = larger(w.lo[2], 0);
-        if (layout.lanes > 1) {
-          const T* line = data + ((((n * size[0] + d) * size[1] + h) * size[2]) + x) * channels + c;
-          for (int64_t k = 0; k < w_end - x; ++k)
-            for (int64_t b = 0; b < layout.lanes * int64_t(sizeof(T)); b += 64)
-              __builtin_prefetch(reinterpret_cast<const char*>(line + k * channels) + b, 0, 2);
-        } else {
-          const T* line = data + (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + x;
-          for (int64_t b = 0; b < (w_end - x) * int64_t(sizeof(T)); b += 64)
-            __builtin_prefetch(reinterpret_cast<const char*>(line) + b, 0, 2);
-        }
-      }
+    for (; k + Vec::lanes <= n; k += Vec::lanes) {
+      const Vec x = Vec::load(from + k);
+      (sloped ? x * slope(activation, Vec::load(at + k)) : x).store(to + k);
     }
+    if (k == n) return;
+    const int rest = static_cast<int>(n - k);
+    const Vec x = Vec::load(from + k, rest);
+    (sloped ? x * slope(activation, Vec::load(at + k, rest)) : x).store(to + k, rest);
   }
 
-  // The window of channels [c, c + layout.lanes) of image n, zero outside the tensor.
-  void stage(int64_t n, int64_t c, const Window& w, const Layout& layout, float* to) const {
+  // The window of channels [c, c + layout.lanes) of image n, zero outside the tensor. Margins beside the lines are left as
+  // they are: they are zero from the start, unless `margins` says that the last window had others.
+  void stage(int64_t n, int64_t c, const Window& w, const Layout& layout, bool margins, float* to) const {
+    const int64_t lo = smaller(larger(w.lo[2], 0), w.hi[2]), hi = larger(lo, smaller(w.hi[2], size[2]));
     for (int64_t d = w.lo[0]; d < w.hi[0]; ++d) {
       for (int64_t h = w.lo[1]; h < w.hi[1]; ++h) {
         float* row = to + (d - w.lo[0]) * layout.slice_pitch + (h - w.lo[1]) * layout.row_pitch;
-        if (d < 0 || d >= size[0] || h < 0 || h >= size[1]) {
-          zero(row, layout.row_pitch);
-        } else if (layout.lanes > 1) {
-          stage_pixels(((n * size[0] + d) * size[1] + h) * size[2], c, w, layout, row);
+        const bool outside = d < 0 || d >= size[0] || h < 0 || h >= size[1];
+        if (outside || margins) zero(row, layout.row_pitch);
+        if (outside) continue;
+        if (layout.lanes > 1) {
+          const int64_t first = (((n * size[0] + d) * size[1] + h) * size[2] + lo) * channels + c;
+          stage_pixels(first, hi - lo, smaller(layout.lanes, channels - c), layout.lanes, row + (lo - w.lo[2]) * layout.lanes);
         } else {
-          stage_line((((n * channels + c) * size[0] + d) * size[1] + h) * size[2], w, layout, row);
+          const int64_t first = (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + lo;
+          stage_line(first, hi - lo, lo - w.lo[2], layout, row);
         }
       }
     }
   }
 
-  void stage_line(int64_t first, const Window& w, const Layout& layout, float* row) const {
-    const int64_t lo = smaller(larger(w.lo[2], 0), w.hi[2]), hi = larger(lo, smaller(w.hi[2], size[2]));
-    if (layout.phases == 1) {
-      zero(row, lo - w.lo[2]);
-      copy(first + lo, hi - lo, row + (lo - w.lo[2]));
-      zero(row + (hi - w.lo[2]), layout.row_pitch - (hi - w.lo[2]));
-      return;
-    }
-    const int64_t length = layout.row_pitch - layout.phases * Vec::lanes;  // phases * elements of a phase
-    zero(line, lo - w.lo[2]);
-    copy(first + lo, hi - lo, line + (lo - w.lo[2]));
-    zero(line + (hi - w.lo[2]), length - (hi - w.lo[2]));
-    for (int64_t phase = 0; phase < layout.phases; ++phase) {
-      float* part = row + phase * layout.phase_pitch;
-      const int64_t count = layout.phase_pitch - Vec::lanes;
-      if (layout.phases == 2) {
-        for (int64_t k = 0; k < count; ++k) part[k] = line[2 * k + phase];
-      } else {
-        for (int64_t k = 0; k < count; ++k) part[k] = line[layout.phases * k + phase];
-      }
-      zero(part + count, Vec::lanes);
-    }
+  void stage_line(int64_t first, int64_t count, int64_t margin, const Layout& layout, float* row) const {
+    if (layout.phases == 1) return copy(first, count, row + margin);
+    const int64_t length = layout.phase_pitch - Vec::lanes;
+    zero(line, margin);
+    copy(first, count, line + margin);
+    zero(line + margin + count, length * layout.phases - margin - count);
+    split(line, length, layout.phases, layout.phase_pitch, row);
   }
 
-  void stage_pixels(int64_t first, int64_t c, const Window& w, const Layout& layout, float* row) const {
-    const int64_t lo = smaller(larger(w.lo[2], 0), w.hi[2]), hi = larger(lo, smaller(w.hi[2], size[2]));
-    zero(row, (lo - w.lo[2]) * layout.lanes);
-    const int64_t count = smaller(layout.lanes, channels - c);
-    for (int64_t x = lo; x < hi; ++x) {
-      float* to = row + (x - w.lo[2]) * layout.lanes;
-      copy((first + x) * channels + c, count, to);
-      zero(to + count, layout.lanes - count);
-    }
-    zero(row + (hi - w.lo[2]) * layout.lanes, layout.row_pitch - (hi - w.lo[2]) * layout.lanes);
+  void stage_pixels(int64_t first, int64_t count, int64_t present, int64_t lanes, float* to) const {
+    for (int64_t x = 0; x < count; ++x, first += channels, to += lanes) copy(first, present, to);
+  }
+
+  // Where the window's memory begins and ends: all channels of it where lanes run over channels.
+  void extent(int64_t n, int64_t c, const Window& w, const Layout& layout, const char*& begin, const char*& end) const {
+    const int64_t row = size[2] * (layout.lanes > 1 ? channels : 1);
+    const int64_t image = layout.lanes > 1 ? n : n * channels + c;
+    const int64_t d = larger(w.lo[0], 0), h = larger(w.lo[1], 0);
+    const int64_t d_last = smaller(w.hi[0], size[0]) - 1, h_end = smaller(w.hi[1], size[1]);
+    begin = reinterpret_cast<const char*>(data + ((image * size[0] + d) * size[1] + h) * row);
+    end = reinterpret_cast<const char*>(data + ((image * size[0] + d_last) * size[1] + h_end) * row);
   }
 };
 
@@ -143,57 +138,42 @@ struct Sink {
   int64_t channels, size[3];
   float* line;
 
-  void put(Vec z, int64_t i, int n) const {
-    if (saved) z.store(saved + i, n);
-    activate(activation, z).store(data + i, n);
+  // n consecutive elements to index i; the bias is one for all, or (lanes over channels) one for each.
+  template <bool plain, bool channelwise>
+  void copy(const float* from, const float* b, int64_t i, int64_t n) const {
+    int64_t k = 0;
+    for (; k + Vec::lanes <= n; k += Vec::lanes) {
+      const Vec z = Vec::load(from + k) + (channelwise ? Vec::load(b + k) : Vec(*b));
+      if (!plain && saved) z.store(saved + i + k);
+      (plain ? z : activate(activation, z)).store(data + i + k);
+    }
+    if (k == n) return;
+    const int rest = static_cast<int>(n - k);
+    const Vec z = Vec::load(from + k) + (channelwise ? Vec::load(b + k) : Vec(*b));
+    if (!plain && saved) z.store(saved + i + k, rest);
+    (plain ? z : activate(activation, z)).store(data + i + k, rest);
   }
-  void put(Vec z, int64_t i) const {
-    if (saved) z.store(saved + i);
-    activate(activation, z).store(data + i);
+  template <bool channelwise>
+  void copy(const float* from, const float* b, int64_t i, int64_t n) const {
+    if (activation == Activation::none && !saved) copy<true, channelwise>(from, b, i, n);
+    else copy<false, channelwise>(from, b, i, n);
   }
 
   // Writes the window of channels [c, c + layout.lanes) of image n.
   void unstage(int64_t n, int64_t c, const Window& w, const Layout& layout, const float* from) const {
+    const int64_t columns = w.hi[2] - w.lo[2], present = smaller(layout.lanes, channels - c);
+    float b[kMostLanes];
+    for (int64_t k = 0; k < layout.lanes; ++k) b[k] = bias && k < present ? to_float(bias[c + k]) : 0.0f;
     for (int64_t d = w.lo[0]; d < w.hi[0]; ++d) {
       for (int64_t h = w.lo[1]; h < w.hi[1]; ++h) {
         const float* row = from + (d - w.lo[0]) * layout.slice_pitch + (h - w.lo[1]) * layout.row_pitch;
         if (layout.lanes > 1) {
-          unstage_pixels(((n * size[0] + d) * size[1] + h) * size[2], c, w, layout, row);
+          int64_t to = (((n * size[0] + d) * size[1] + h) * size[2] + w.lo[2]) * channels + c;
+          for (int64_t x = 0; x < columns; ++x, to += channels) copy<true>(row + x * layout.lanes, b, to, present);
         } else {
-          unstage_line((((n * channels + c) * size[0] + d) * size[1] + h) * size[2], c, w, layout, row);
+          if (layout.phases > 1) join(row, ceil_div(columns, layout.phases), layout.phases, layout.phase_pitch, line), row = line;
+          copy<false>(row, b, (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + w.lo[2], columns);
         }
-      }
-    }
-  }
-
-  void unstage_line(int64_t first, int64_t c, const Window& w, const Layout& layout, const float* row) const {
-    const Vec b(bias ? to_float(bias[c]) : 0.0f);
-    const int64_t count = w.hi[2] - w.lo[2];
-    if (layout.phases > 1) {
-      for (int64_t phase = 0; phase < layout.phases; ++phase) {
-        const float* part = row + phase * layout.phase_pitch;
-        const int64_t length = ceil_div(count - phase, layout.phases);
-        if (layout.phases == 2) {
-          for (int64_t k = 0; k < length; ++k) line[2 * k + phase] = part[k];
-        } else {
-          for (int64_t k = 0; k < length; ++k) line[layout.phases * k + phase] = part[k];
-        }
-      }
-      row = line;
-    }
-    int64_t k = 0;
-    for (; k + Vec::lanes <= count; k += Vec::lanes) put(Vec::load(row + k) + b, first + w.lo[2] + k);
-    if (k < count) put(Vec::load(row + k, static_cast<int>(count - k)) + b, first + w.lo[2] + k, static_cast<int>(count - k));
-  }
-
-  void unstage_pixels(int64_t first, int64_t c, const Window& w, const Layout& layout, const float* row) const {
-    for (int64_t k = 0; k < layout.lanes && c + k < channels; k += Vec::lanes) {
-      const int n = static_cast<int>(smaller(Vec::lanes, channels - c - k));
-      const Vec b = bias ? Vec::load(bias + c + k, n) : Vec(0.0f);
-      for (int64_t x = w.lo[2]; x < w.hi[2]; ++x) {
-        const Vec z = Vec::load(row + (x - w.lo[2]) * layout.lanes + k) + b;
-        if (n == Vec::lanes) put(z, (first + x) * channels + c + k);
-        else put(z, (first + x) * channels + c + k, n);
       }
     }
   }

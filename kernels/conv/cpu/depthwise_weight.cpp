@@ -92,10 +92,11 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
     const Source<T>&gathered = p.transposed ? gradient : input, &results = p.transposed ? input : gradient;
     const int64_t c = task / splits * plan.lanes, split = task % splits;
     zero(sums, sums_size);
+    zero(x, plan.source.size);
     for (int64_t unit = units * split / splits; unit < units * (split + 1) / splits; ++unit) {
       const Window box = plan.box_at(unit % plan.boxes()), window = plan.window_of(box);
-      gathered.stage(unit / plan.boxes(), c, window, plan.source, x);
-      results.stage(unit / plan.boxes(), c, box, plan.result, g);
+      gathered.stage(unit / plan.boxes(), c, window, plan.source, plan.margins(), x);
+      results.stage(unit / plan.boxes(), c, box, plan.result, false, g);
       plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t per_line) {
         accumulate_plane(plan, plane, x + from, g + to, per_line, sums);
       });
