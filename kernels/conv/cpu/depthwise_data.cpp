@@ -7,9 +7,6 @@
 namespace accelops::ACCELOPS_ISA {
 namespace {
 
-// Tasks are handed out in chunks of at least this many results, so that buffers and packed weights serve many.
-constexpr int64_t kChunkResults = 32768;
-
 template <class T>
 void pack(const DepthwisePlan& plan, const ConvProblem& p, const void* weight, int64_t c, float* packed) {
   const T* filters = static_cast<const T*>(weight);
@@ -26,8 +23,8 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
   const int64_t *in = plan.source_size, *out = plan.result_size;
   const int64_t tasks = p.batch * plan.boxes() * plan.channel_blocks();
   if (tasks == 0) return;
-  const int64_t task_results = ceil_div(volume(out), plan.boxes()) * plan.lanes;
-  const int64_t chunk = larger(1, kChunkResults / larger(1, task_results));
+  // About eight chunks for each thread, of whole boxes.
+  const int64_t whole = plan.channels ? plan.channel_blocks() : 1, chunk = ceil_div(ceil_div(tasks, 8 * threads), whole) * whole;
   Scratch<float> packed(plan.channel_blocks() * tap_count(p) * plan.lanes);
   parallel_for(threads, plan.channel_blocks(), 8192 / (tap_count(p) * plan.lanes) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) pack<T>(plan, p, o.weight, b * plan.lanes, packed + b * tap_count(p) * plan.lanes);
@@ -52,9 +49,16 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
       const float* weight = packed + t.block * tap_count(p) * plan.lanes;
       const Window box = plan.box_at(t.box), window = plan.window_of(box);
       source.stage(n, c, window, plan.source, plan.margins(), staged);
+      Ahead ahead{{first_byte(sink.data, p.in_channels, out, n, c, box, plan.result), nullptr},
+                  {plan.lines_ahead(plan.result_elements(), sizeof(T)), 0}};
+      if (plan.next(task) < end) {
+        const Task u = plan.task(plan.next(task));
+        ahead.at[1] = first_byte(source.data, p.in_channels, in, u.n, u.block * plan.lanes, plan.window_of(plan.box_at(u.box)), plan.source);
+        ahead.lines[1] = plan.lines_ahead(plan.source_elements(), sizeof(T));
+      }
       plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t) {
-        if (plan.channels) correlate<true>(plane, plan.tiles.block_rows, staged + from, weight, results + to);
-        else correlate<false>(plane, plan.tiles.block_rows, staged + from, weight, results + to);
+        if (plan.channels) correlate<true>(plane, plan.tiles.block_rows, staged + from, weight, results + to, ahead);
+        else correlate<false>(plane, plan.tiles.block_rows, staged + from, weight, results + to, ahead);
       });
       sink.unstage(n, c, box, plan.result, results);
     }

@@ -28,6 +28,18 @@ struct Plane {
   int64_t result_pitch, result_column;
 };
 
+// Memory that the coming tasks will touch, asked for a few cache lines at a time between the columns of this one: a task
+// alternates between reading, computing and writing, and no hardware prefetcher sees across (1.5x on planes beyond L2).
+struct Ahead {
+  const char* at[2];
+  int64_t lines[2];  // per column and vector
+
+  void step() {
+    for (int which = 0; which < 2; ++which)
+      for (int64_t i = 0; i < lines[which]; ++i, at[which] += 64) __builtin_prefetch(at[which]);
+  }
+};
+
 template <int rows, int taps, bool channels>
 static inline void correlate_run(const float* x, int64_t pitch, const float* weight, int64_t stride, Vec (&sum)[rows]) {
   Vec w[taps];
@@ -52,10 +64,11 @@ static inline const Run* correlate_runs(const Run* run, const Run* end, const fl
 }
 
 template <int rows, bool channels>
-static void correlate_rows(const Plane& p, const float* source, const float* weight, float* result) {
+static void correlate_rows(const Plane& p, const float* source, const float* weight, float* result, Ahead& ahead) {
   const int64_t pitch = p.source_pitch, stride = channels ? p.vectors * Vec::lanes : 1;
   for (int64_t column = 0; column < p.columns; ++column) {
     for (int64_t v = 0; v < (channels ? p.vectors : 1); ++v) {
+      ahead.step();
       const float* x = source + column * p.source_column + v * Vec::lanes;
       Vec sum[rows];
       for (int i = 0; i < rows; ++i) sum[i] = Vec(0.0f);
@@ -105,11 +118,12 @@ static inline const Run* accumulate_runs(const Run* run, const Run* end, const f
 
 // `last` lanes of the last column are results.
 template <int rows, bool channels>
-static void accumulate_rows(const Plane& p, const float* source, const float* result, float* gradient, int last) {
+static void accumulate_rows(const Plane& p, const float* source, const float* result, float* gradient, int last, Ahead& ahead) {
   const int64_t pitch = p.source_pitch, stride = channels ? p.vectors * Vec::lanes : Vec::lanes;
   for (int64_t column = 0; column < p.columns; ++column) {
     const int valid = column + 1 < p.columns ? Vec::lanes : last;
     for (int64_t v = 0; v < (channels ? p.vectors : 1); ++v) {
+      ahead.step();
       const float* x = source + column * p.source_column + v * Vec::lanes;
       Vec g[rows];
       for (int i = 0; i < rows; ++i) g[i] = Vec::load(result + i * p.result_pitch + column * p.result_column + v * Vec::lanes);
@@ -140,26 +154,27 @@ static inline void for_each_block(int64_t rows, int64_t most, const Body& body) 
   }
 }
 
-using CorrelateRows = void (*)(const Plane&, const float*, const float*, float*);
-using AccumulateRows = void (*)(const Plane&, const float*, const float*, float*, int);
+using CorrelateRows = void (*)(const Plane&, const float*, const float*, float*, Ahead&);
+using AccumulateRows = void (*)(const Plane&, const float*, const float*, float*, int, Ahead&);
 
 template <bool channels>
-static inline void correlate(const Plane& p, int64_t block_rows, const float* source, const float* weight, float* result) {
+static inline void correlate(const Plane& p, int64_t block_rows, const float* source, const float* weight, float* result, Ahead& ahead) {
   static constexpr CorrelateRows kernel[kBlockRows] = {
       correlate_rows<1, channels>, correlate_rows<2, channels>, correlate_rows<3, channels>, correlate_rows<4, channels>,
       correlate_rows<5, channels>, correlate_rows<6, channels>, correlate_rows<7, channels>, correlate_rows<8, channels>};
   for_each_block(p.rows, block_rows, [&](int64_t first, int64_t rows) {
-    kernel[rows - 1](p, source + first * p.source_pitch, weight, result + first * p.result_pitch);
+    kernel[rows - 1](p, source + first * p.source_pitch, weight, result + first * p.result_pitch, ahead);
   });
 }
 
 template <bool channels>
-static inline void accumulate(const Plane& p, int64_t block_rows, const float* source, const float* result, float* gradient, int last) {
+static inline void accumulate(const Plane& p, int64_t block_rows, const float* source, const float* result, float* gradient, int last,
+                              Ahead& ahead) {
   static constexpr AccumulateRows kernel[kBlockRows] = {
       accumulate_rows<1, channels>, accumulate_rows<2, channels>, accumulate_rows<3, channels>, accumulate_rows<4, channels>,
       accumulate_rows<5, channels>, accumulate_rows<6, channels>, accumulate_rows<7, channels>, accumulate_rows<8, channels>};
   for_each_block(p.rows, block_rows, [&](int64_t first, int64_t rows) {
-    kernel[rows - 1](p, source + first * p.source_pitch, result + first * p.result_pitch, gradient, last);
+    kernel[rows - 1](p, source + first * p.source_pitch, result + first * p.result_pitch, gradient, last, ahead);
   });
 }
 

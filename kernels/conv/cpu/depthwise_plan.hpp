@@ -58,6 +58,18 @@ class DepthwisePlan {
   int64_t line() const { return larger(box[2], source_extent(2)) + larger(p.stride[2], Vec::lanes); }
   int64_t packed(int64_t tap) const { return order[tap]; }
 
+  // The task whose memory is fetched while `index` is computed, and how many cache lines of a tensor per column of it.
+  int64_t next(int64_t index) const { return index + (channels ? channel_blocks() : 1); }
+  int64_t lines_ahead(int64_t elements, int64_t element_size) const {
+    const int64_t columns = channels ? box[2] * lanes / Vec::lanes : ceil_div(box[2], Vec::lanes);
+    return ceil_div(elements * lanes * element_size, 64 * box[0] * ceil_div(box[1], tiles.block_rows) * columns);
+  }
+  int64_t source_elements() const {
+    int64_t n = 1;
+    for (int d = 0; d < 3; ++d) n *= smaller(source_extent(d), source_size[d]);
+    return n;
+  }
+  int64_t result_elements() const { return volume(box); }
   bool margins() const { return box_count[2] > 1; }
   // Tasks in the order of memory: what one reads adjoins what the last one read.
   Task task(int64_t index) const {
@@ -122,9 +134,7 @@ class DepthwisePlan {
 
   // Bytes of the tensors that the results of a box touch: with lanes over channels, of all channels, which adjoin in memory.
   int64_t footprint() const {
-    int64_t from = 1, to = 1;
-    for (int d = 0; d < 3; ++d) from *= smaller(source_extent(d), source_size[d]), to *= box[d];
-    return (from + to) * (channels ? p.in_channels : 1) * int64_t(sizeof(float));
+    return (source_elements() + result_elements()) * (channels ? p.in_channels : 1) * int64_t(sizeof(float));
   }
 
   // Halves the box, slices first, then rows, then columns, until it fits the cache, but not below twice the reach of the

@@ -57,6 +57,17 @@ static inline void join(const float* from, int64_t count, int64_t phases, int64_
     for (int64_t k = 0; k < count; ++k) line[phases * k + phase] = from[phase * pitch + k];
 }
 
+// The memory of a window: of all its channels where lanes run over them, and then the share of those from c on.
+template <class T>
+static inline const char* first_byte(const T* data, int64_t channels, const int64_t* size, int64_t n, int64_t c, const Window& w,
+                                     const Layout& layout) {
+  const bool last = layout.lanes > 1;
+  const int64_t row = size[2] * (last ? channels : 1), image = last ? n : n * channels + c;
+  const int64_t d = larger(w.lo[0], 0), h = larger(w.lo[1], 0), h_end = smaller(w.hi[1], size[1]);
+  const int64_t share = last ? (h_end - h) * row * c / channels : 0;
+  return reinterpret_cast<const char*>(data + ((image * size[0] + d) * size[1] + h) * row + share);
+}
+
 // A tensor to stage; `saved` (null for none) gives the activation's slope to multiply it by.
 template <class T>
 struct Source {
@@ -115,16 +126,6 @@ struct Source {
 
   void stage_pixels(int64_t first, int64_t count, int64_t present, int64_t lanes, float* to) const {
     for (int64_t x = 0; x < count; ++x, first += channels, to += lanes) copy(first, present, to);
-  }
-
-  // Where the window's memory begins and ends: all channels of it where lanes run over channels.
-  void extent(int64_t n, int64_t c, const Window& w, const Layout& layout, const char*& begin, const char*& end) const {
-    const int64_t row = size[2] * (layout.lanes > 1 ? channels : 1);
-    const int64_t image = layout.lanes > 1 ? n : n * channels + c;
-    const int64_t d = larger(w.lo[0], 0), h = larger(w.lo[1], 0);
-    const int64_t d_last = smaller(w.hi[0], size[0]) - 1, h_end = smaller(w.hi[1], size[1]);
-    begin = reinterpret_cast<const char*>(data + ((image * size[0] + d) * size[1] + h) * row);
-    end = reinterpret_cast<const char*>(data + ((image * size[0] + d_last) * size[1] + h_end) * row);
   }
 };
 

@@ -8,7 +8,7 @@
 namespace accelops::ACCELOPS_ISA {
 namespace {
 
-constexpr int64_t kTasks = 128;  // enough to keep many threads evenly busy
+constexpr int64_t kTasks = 64;  // enough to keep many threads evenly busy
 
 // Adds the results of a box to one vector (per vector of channels): the bias gradient.
 void add_up(const DepthwisePlan& plan, const Window& box, const float* g, float* sum) {
@@ -33,17 +33,18 @@ void add_up(const DepthwisePlan& plan, const Window& box, const float* g, float*
   }
 }
 
-void accumulate_plane(const DepthwisePlan& plan, Plane plane, const float* x, const float* g, int64_t per_line, float* sums) {
+void accumulate_plane(const DepthwisePlan& plan, Plane plane, const float* x, const float* g, int64_t per_line, float* sums,
+                      Ahead& ahead) {
   const int64_t rows = plan.tiles.block_rows;
   const int last = static_cast<int>((per_line - 1) % Vec::lanes + 1);
-  if (plan.channels) return accumulate<true>(plane, rows, x, g, sums, Vec::lanes);
-  if (!plan.folded) return accumulate<false>(plane, rows, x, g, sums, last);
+  if (plan.channels) return accumulate<true>(plane, rows, x, g, sums, Vec::lanes, ahead);
+  if (!plan.folded) return accumulate<false>(plane, rows, x, g, sums, last, ahead);
   // The rows are vectors of one line, and only its last may be short.
   const int64_t full = per_line / Vec::lanes;
   plane.rows = full;
-  accumulate<false>(plane, rows, x, g, sums, Vec::lanes);
+  accumulate<false>(plane, rows, x, g, sums, Vec::lanes, ahead);
   plane.rows = 1;
-  if (last < Vec::lanes) accumulate<false>(plane, rows, x + full * Vec::lanes, g + full * Vec::lanes, sums, last);
+  if (last < Vec::lanes) accumulate<false>(plane, rows, x + full * Vec::lanes, g + full * Vec::lanes, sums, last, ahead);
 }
 
 // partial[split][channel][place]: places are the packed taps, then the bias.
@@ -76,36 +77,49 @@ void reduce(const DepthwisePlan& plan, const ConvProblem& p, const ConvOperands&
 template <class T>
 void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, int threads) {
   const DepthwisePlan plan(p, tiles, true);
-  const int64_t *large = plan.source_size, *small = plan.result_size;
-  const int64_t units = p.batch * plan.boxes(), blocks = plan.channel_blocks();
-  const int64_t splits = blocks == 0 ? 0 : smaller(units, ceil_div(kTasks, blocks)), places = tap_count(p) + p.bias;
-  const int64_t sums_size = places * (plan.channels ? plan.lanes : Vec::lanes);
+  // With lanes over channels a task takes all channels of its boxes, as they adjoin in memory; else one channel.
+  const int64_t units = p.batch * plan.boxes(), groups = plan.channels ? 1 : p.in_channels;
+  const int64_t splits = smaller(units, ceil_div(kTasks, larger(1, groups))), blocks = plan.channels ? plan.channel_blocks() : 1;
+  const int64_t places = tap_count(p) + p.bias, sums_size = places * (plan.channels ? plan.lanes : Vec::lanes);
   Scratch<float> partial(splits * p.in_channels * places);
-  parallel_for(threads, blocks * splits, 1, [&](int64_t task, int64_t) {
-    Scratch<float> scratch(plan.source.size + plan.result.size + sums_size + plan.line());
-    float *x = scratch, *g = x + plan.source.size, *sums = g + plan.result.size, *line = sums + sums_size;
+  parallel_for(threads, groups * splits, 1, [&](int64_t task, int64_t) {
+    Scratch<float> scratch(plan.source.size + plan.result.size + blocks * sums_size + plan.line());
+    float *x = scratch, *g = x + plan.source.size, *sums = g + plan.result.size, *line = sums + blocks * sums_size;
     const T* saved = p.activation == Activation::none ? nullptr : static_cast<const T*>(o.saved);
     const Source<T> input{static_cast<const T*>(o.input), nullptr, p.activation, p.in_channels,
                           {p.in[0], p.in[1], p.in[2]}, line};
     const Source<T> gradient{static_cast<const T*>(o.grad_output), saved, p.activation, p.in_channels,
                              {p.out[0], p.out[1], p.out[2]}, line};
     const Source<T>&gathered = p.transposed ? gradient : input, &results = p.transposed ? input : gradient;
-    const int64_t c = task / splits * plan.lanes, split = task % splits;
-    zero(sums, sums_size);
+    const int64_t group = task / splits, split = task % splits, end = units * (split + 1) / splits;
+    zero(sums, blocks * sums_size);
     zero(x, plan.source.size);
-    for (int64_t unit = units * split / splits; unit < units * (split + 1) / splits; ++unit) {
+    for (int64_t unit = units * split / splits; unit < end; ++unit) {
       const Window box = plan.box_at(unit % plan.boxes()), window = plan.window_of(box);
-      gathered.stage(unit / plan.boxes(), c, window, plan.source, plan.margins(), x);
-      results.stage(unit / plan.boxes(), c, box, plan.result, false, g);
-      plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t per_line) {
-        accumulate_plane(plan, plane, x + from, g + to, per_line, sums);
-      });
-      if (p.bias) add_up(plan, box, g, sums + tap_count(p) * (sums_size / places));
+      for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t c = group + block * plan.lanes;
+        float* sum = sums + block * sums_size;
+        gathered.stage(unit / plan.boxes(), c, window, plan.source, plan.margins(), x);
+        results.stage(unit / plan.boxes(), c, box, plan.result, false, g);
+        Ahead ahead{};
+        if (unit + 1 < end) {
+          const int64_t n = (unit + 1) / plan.boxes();
+          const Window next = plan.box_at((unit + 1) % plan.boxes());
+          ahead.at[0] = first_byte(gathered.data, p.in_channels, gathered.size, n, c, plan.window_of(next), plan.source);
+          ahead.at[1] = first_byte(results.data, p.in_channels, results.size, n, c, next, plan.result);
+          ahead.lines[0] = plan.lines_ahead(plan.source_elements(), sizeof(T));
+          ahead.lines[1] = plan.lines_ahead(plan.result_elements(), sizeof(T));
+        }
+        plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t per_line) {
+          accumulate_plane(plan, plane, x + from, g + to, per_line, sum, ahead);
+        });
+        if (p.bias) add_up(plan, box, g, sum + tap_count(p) * (sums_size / places));
+      }
     }
-    finish(plan, p, c, places, sums, partial + split * p.in_channels * places);
+    for (int64_t block = 0; block < blocks; ++block)
+      finish(plan, p, group + block * plan.lanes, places, sums + block * sums_size, partial + split * p.in_channels * places);
   });
   reduce<T>(plan, p, o, splits, partial, threads);
-  (void)large, (void)small;
 }
 
 }  // namespace
