@@ -10,10 +10,10 @@ from ..spec import ConvSpec
 
 @dataclass(frozen=True)
 class Config:
-    """The tiles of depthwise_plan.hpp: `block_rows` result rows are held in registers (1 to 8); where vector lanes run over
+    """The tiles of depthwise_plan.hpp: `block_rows` result rows are held in registers (1 to 14); where vector lanes run over
     channels a block holds `vectors` vectors of them; a box of results and what it gathers from touch about `cache_kib` KiB."""
 
-    block_rows: int = 8
+    block_rows: int = 14
     vectors: int = 2
     cache_kib: int = 512
 
@@ -37,7 +37,7 @@ def unsupported(spec: ConvSpec) -> list[str]:
 
 def configs(spec: ConvSpec) -> list[Config]:
     vectors = (1, 2, 4) if spec.memory_format == "channels_last" else (1,)
-    return [Config(rows, v, kib) for kib in (512, 128, 1536) for v in vectors for rows in (8, 4)]
+    return [Config(rows, v, kib) for kib in (512, 128, 1536) for v in vectors for rows in (14, 8, 4)]
 
 
 def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:

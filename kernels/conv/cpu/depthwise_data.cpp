@@ -43,24 +43,27 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
       source.saved = static_cast<const T*>(o.saved);
     }
     zero(staged, plan.source.size);
+    Place here(plan), there(plan);
+    const int64_t lines[2] = {plan.lines_ahead(plan.result_elements(), sizeof(T)), plan.lines_ahead(plan.source_elements(), sizeof(T))};
     for (int64_t task = begin; task < end; ++task) {
       const Task t = plan.task(task);
       const int64_t n = t.n, c = t.block * plan.lanes;
       const float* weight = packed + t.block * tap_count(p) * plan.lanes;
-      const Window box = plan.box_at(t.box), window = plan.window_of(box);
-      source.stage(n, c, window, plan.source, plan.margins(), staged);
-      Ahead ahead{{first_byte(sink.data, p.in_channels, out, n, c, box, plan.result), nullptr},
-                  {plan.lines_ahead(plan.result_elements(), sizeof(T)), 0}};
+      here.go(t.box);
+      source.stage(n, c, here.window, plan.source, plan.margins(), staged);
+      Ahead ahead{{first_byte(sink.data, p.in_channels, out, n, c, here.box, plan.result), nullptr}, {lines[0], 0}};
       if (plan.next(task) < end) {
         const Task u = plan.task(plan.next(task));
-        ahead.at[1] = first_byte(source.data, p.in_channels, in, u.n, u.block * plan.lanes, plan.window_of(plan.box_at(u.box)), plan.source);
-        ahead.lines[1] = plan.lines_ahead(plan.source_elements(), sizeof(T));
+        there.go(u.box);
+        ahead.at[1] = first_byte(source.data, p.in_channels, in, u.n, u.block * plan.lanes, there.window, plan.source);
+        ahead.lines[1] = lines[1];
       }
-      plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t) {
-        if (plan.channels) correlate<true>(plane, plan.tiles.block_rows, staged + from, weight, results + to, ahead);
-        else correlate<false>(plane, plan.tiles.block_rows, staged + from, weight, results + to, ahead);
-      });
-      sink.unstage(n, c, box, plan.result, results);
+      for (int64_t i = 0; i < here.piece_count; ++i) {
+        const Piece& piece = here.pieces[i];
+        if (plan.channels) correlate<true>(piece.plane, plan.tiles.block_rows, staged + piece.from, weight, results + piece.to, ahead);
+        else correlate<false>(piece.plane, plan.tiles.block_rows, staged + piece.from, weight, results + piece.to, ahead);
+      }
+      sink.unstage(n, c, here.box, plan.result, results);
     }
   });
 }

@@ -1,6 +1,6 @@
 // The arithmetic of every depthwise convolution, on fp32 scratch: correlate (fprop and dgrad) and accumulate (wgrad).
 //
-// Taps are taken in Runs: up to 7 taps whose inputs lie one result row apart. A block of up to 8 result rows is held in
+// Taps are taken in Runs: up to 7 taps whose inputs lie one result row apart. A block of up to 14 result rows is held in
 // registers, one vector wide; an input vector, once loaded, meets every (row, tap of the run) pair that it serves, so that
 // a 7x7 kernel costs 21 loads per 56 multiply-adds and the FMA units, not the loads, are the limit.
 #pragma once
@@ -10,7 +10,7 @@
 namespace accelops::ACCELOPS_ISA {
 
 constexpr int kRunTaps = 7;
-constexpr int kBlockRows = 8;
+constexpr int kBlockRows = 14;
 
 struct Run {
   int64_t source;  // of its first tap, from the input of the first result
@@ -44,7 +44,7 @@ template <int rows, int taps, bool channels>
 static inline void correlate_run(const float* x, int64_t pitch, const float* weight, int64_t stride, Vec (&sum)[rows]) {
   Vec w[taps];
   for (int r = 0; r < taps; ++r) w[r] = channels ? Vec::load(weight + r * stride) : Vec(weight[r]);
-#pragma GCC unroll 16
+#pragma GCC unroll 20
   for (int i = 0; i < rows + taps - 1; ++i) {
     const Vec in = Vec::load(x + i * pitch);
 #pragma GCC unroll 8
@@ -93,7 +93,7 @@ template <int rows, int taps>
 static inline void accumulate_run(const float* x, int64_t pitch, const Vec (&g)[rows], float* gradient, int64_t stride, int valid) {
   Vec sum[taps];
   for (int r = 0; r < taps; ++r) sum[r] = Vec(0.0f);
-#pragma GCC unroll 16
+#pragma GCC unroll 20
   for (int i = 0; i < rows + taps - 1; ++i) {
     const Vec in = Vec::load(x + i * pitch);
 #pragma GCC unroll 8
@@ -161,7 +161,10 @@ template <bool channels>
 static inline void correlate(const Plane& p, int64_t block_rows, const float* source, const float* weight, float* result, Ahead& ahead) {
   static constexpr CorrelateRows kernel[kBlockRows] = {
       correlate_rows<1, channels>, correlate_rows<2, channels>, correlate_rows<3, channels>, correlate_rows<4, channels>,
-      correlate_rows<5, channels>, correlate_rows<6, channels>, correlate_rows<7, channels>, correlate_rows<8, channels>};
+      correlate_rows<5, channels>, correlate_rows<6, channels>, correlate_rows<7, channels>, correlate_rows<8, channels>,
+      correlate_rows<9, channels>, correlate_rows<10, channels>, correlate_rows<11, channels>, correlate_rows<12, channels>,
+      correlate_rows<13, channels>, correlate_rows<14, channels>,
+  };
   for_each_block(p.rows, block_rows, [&](int64_t first, int64_t rows) {
     kernel[rows - 1](p, source + first * p.source_pitch, weight, result + first * p.result_pitch, ahead);
   });
@@ -172,7 +175,10 @@ static inline void accumulate(const Plane& p, int64_t block_rows, const float* s
                               Ahead& ahead) {
   static constexpr AccumulateRows kernel[kBlockRows] = {
       accumulate_rows<1, channels>, accumulate_rows<2, channels>, accumulate_rows<3, channels>, accumulate_rows<4, channels>,
-      accumulate_rows<5, channels>, accumulate_rows<6, channels>, accumulate_rows<7, channels>, accumulate_rows<8, channels>};
+      accumulate_rows<5, channels>, accumulate_rows<6, channels>, accumulate_rows<7, channels>, accumulate_rows<8, channels>,
+      accumulate_rows<9, channels>, accumulate_rows<10, channels>, accumulate_rows<11, channels>, accumulate_rows<12, channels>,
+      accumulate_rows<13, channels>, accumulate_rows<14, channels>,
+  };
   for_each_block(p.rows, block_rows, [&](int64_t first, int64_t rows) {
     kernel[rows - 1](p, source + first * p.source_pitch, result + first * p.result_pitch, gradient, last, ahead);
   });

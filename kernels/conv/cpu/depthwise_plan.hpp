@@ -22,6 +22,29 @@ struct Task {
   int64_t n, block, box;
 };
 
+// A plane of a box: offsets into the staged source and into the results, and the results of one line.
+struct Piece {
+  Plane plane;
+  int64_t from, to, per_line;
+};
+
+class DepthwisePlan;
+
+// Where a thread is: the box it works on and its pieces, made anew only when the box changes.
+class Place {
+ public:
+  explicit Place(const DepthwisePlan& plan);
+  void go(int64_t index);
+
+  Window box, window;
+  Scratch<Piece> pieces;
+  int64_t piece_count = 0;
+
+ private:
+  const DepthwisePlan& plan;
+  int64_t index = -1;
+};
+
 class DepthwisePlan {
  public:
   DepthwisePlan(const ConvProblem& p, const ConvTiles& t, bool to_small)
@@ -90,9 +113,11 @@ class DepthwisePlan {
     return w;
   }
 
-  // Calls body(plane, offset of its source, offset of its result, first packed tap, results per line) over the planes of a box.
-  template <class Body>
-  void for_each_plane(const Window& box, const Window& window, const Body& body) const {
+  int64_t most_pieces() const { return sweep_count * box[0]; }
+
+  // The planes of a box; returns how many.
+  int64_t cut(const Window& box, const Window& window, Piece* pieces) const {
+    int64_t count = 0;
     for (int64_t s = 0; s < sweep_count; ++s) {
       const Axis* a = sweeps[s].axis;
       const Span d = results_in(a[0], box.lo[0], box.hi[0]), h = results_in(a[1], box.lo[1], box.hi[1]),
@@ -107,9 +132,10 @@ class DepthwisePlan {
         const int64_t to = result.at(a[0].out_first + j * a[0].out_step - box.lo[0],
                                      a[1].out_first + h.begin * a[1].out_step - box.lo[1],
                                      a[2].out_first + w.begin * a[2].out_step - box.lo[2]);
-        body(plane, from, to, w.end - w.begin);
+        pieces[count++] = {plane, from, to, w.end - w.begin};
       }
     }
+    return count;
   }
 
   const bool folded;
@@ -187,5 +213,13 @@ class DepthwisePlan {
   Scratch<Run> runs;
   Scratch<int64_t> order;  // the weight's tap at each packed place
 };
+
+inline Place::Place(const DepthwisePlan& plan) : pieces(plan.most_pieces()), plan(plan) {}
+
+inline void Place::go(int64_t to) {
+  if (to == index) return;
+  index = to, box = plan.box_at(to), window = plan.window_of(box);
+  piece_count = plan.cut(box, window, pieces);
+}
 
 }  // namespace accelops::ACCELOPS_ISA

@@ -94,26 +94,27 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
     const int64_t group = task / splits, split = task % splits, end = units * (split + 1) / splits;
     zero(sums, blocks * sums_size);
     zero(x, plan.source.size);
+    Place here(plan), there(plan);
+    const int64_t lines[2] = {plan.lines_ahead(plan.source_elements(), sizeof(T)), plan.lines_ahead(plan.result_elements(), sizeof(T))};
     for (int64_t unit = units * split / splits; unit < end; ++unit) {
-      const Window box = plan.box_at(unit % plan.boxes()), window = plan.window_of(box);
+      const int64_t n = unit / plan.boxes(), next_n = (unit + 1) / plan.boxes();
+      here.go(unit % plan.boxes()), there.go((unit + 1) % plan.boxes());
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t c = group + block * plan.lanes;
         float* sum = sums + block * sums_size;
-        gathered.stage(unit / plan.boxes(), c, window, plan.source, plan.margins(), x);
-        results.stage(unit / plan.boxes(), c, box, plan.result, false, g);
+        gathered.stage(n, c, here.window, plan.source, plan.margins(), x);
+        results.stage(n, c, here.box, plan.result, false, g);
         Ahead ahead{};
         if (unit + 1 < end) {
-          const int64_t n = (unit + 1) / plan.boxes();
-          const Window next = plan.box_at((unit + 1) % plan.boxes());
-          ahead.at[0] = first_byte(gathered.data, p.in_channels, gathered.size, n, c, plan.window_of(next), plan.source);
-          ahead.at[1] = first_byte(results.data, p.in_channels, results.size, n, c, next, plan.result);
-          ahead.lines[0] = plan.lines_ahead(plan.source_elements(), sizeof(T));
-          ahead.lines[1] = plan.lines_ahead(plan.result_elements(), sizeof(T));
+          ahead.at[0] = first_byte(gathered.data, p.in_channels, gathered.size, next_n, c, there.window, plan.source);
+          ahead.at[1] = first_byte(results.data, p.in_channels, results.size, next_n, c, there.box, plan.result);
+          ahead.lines[0] = lines[0], ahead.lines[1] = lines[1];
         }
-        plan.for_each_plane(box, window, [&](const Plane& plane, int64_t from, int64_t to, int64_t per_line) {
-          accumulate_plane(plan, plane, x + from, g + to, per_line, sum, ahead);
-        });
-        if (p.bias) add_up(plan, box, g, sum + tap_count(p) * (sums_size / places));
+        for (int64_t i = 0; i < here.piece_count; ++i) {
+          const Piece& piece = here.pieces[i];
+          accumulate_plane(plan, piece.plane, x + piece.from, g + piece.to, piece.per_line, sum, ahead);
+        }
+        if (p.bias) add_up(plan, here.box, g, sum + tap_count(p) * (sums_size / places));
       }
     }
     for (int64_t block = 0; block < blocks; ++block)
