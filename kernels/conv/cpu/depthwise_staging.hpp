@@ -77,21 +77,27 @@ struct Source {
   int64_t channels, size[3];
   float* line;  // room for one line
 
-  // n consecutive elements from index i.
-  void copy(int64_t i, int64_t n, float* to) const { saved ? copy<true>(i, n, to) : copy<false>(i, n, to); }
+  // `count` pieces of n consecutive elements, `stride` apart from index i on, to pieces `to_stride` apart.
+  void copy(int64_t i, int64_t n, int64_t count, int64_t stride, float* to, int64_t to_stride) const {
+    saved ? copy<true>(i, n, count, stride, to, to_stride) : copy<false>(i, n, count, stride, to, to_stride);
+  }
 
   template <bool sloped>
-  void copy(int64_t i, int64_t n, float* to) const {
-    const T *from = data + i, *at = saved + (sloped ? i : 0);
+  void copy(int64_t i, int64_t n, int64_t count, int64_t stride, float* to, int64_t to_stride) const {
+    const T *from = data + i, *at = sloped ? saved + i : nullptr;
     int64_t k = 0;
     for (; k + Vec::lanes <= n; k += Vec::lanes) {
-      const Vec x = Vec::load(from + k);
-      (sloped ? x * slope(activation, Vec::load(at + k)) : x).store(to + k);
+      for (int64_t x = 0; x < count; ++x) {
+        const Vec v = Vec::load(from + x * stride + k);
+        (sloped ? v * slope(activation, Vec::load(at + x * stride + k)) : v).store(to + x * to_stride + k);
+      }
     }
     if (k == n) return;
     const int rest = static_cast<int>(n - k);
-    const Vec x = Vec::load(from + k, rest);
-    (sloped ? x * slope(activation, Vec::load(at + k, rest)) : x).store(to + k, rest);
+    for (int64_t x = 0; x < count; ++x) {
+      const Vec v = Vec::load(from + x * stride + k, rest);
+      (sloped ? v * slope(activation, Vec::load(at + x * stride + k, rest)) : v).store(to + x * to_stride + k, rest);
+    }
   }
 
   // The window of channels [c, c + layout.lanes) of image n, zero outside the tensor. Margins beside the lines are left as
@@ -106,7 +112,7 @@ struct Source {
         if (outside) continue;
         if (layout.lanes > 1) {
           const int64_t first = (((n * size[0] + d) * size[1] + h) * size[2] + lo) * channels + c;
-          stage_pixels(first, hi - lo, smaller(layout.lanes, channels - c), layout.lanes, row + (lo - w.lo[2]) * layout.lanes);
+          copy(first, smaller(layout.lanes, channels - c), hi - lo, channels, row + (lo - w.lo[2]) * layout.lanes, layout.lanes);
         } else {
           const int64_t first = (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + lo;
           stage_line(first, hi - lo, lo - w.lo[2], layout, row);
@@ -116,16 +122,12 @@ struct Source {
   }
 
   void stage_line(int64_t first, int64_t count, int64_t margin, const Layout& layout, float* row) const {
-    if (layout.phases == 1) return copy(first, count, row + margin);
+    if (layout.phases == 1) return copy(first, count, 1, 0, row + margin, 0);
     const int64_t length = layout.phase_pitch - Vec::lanes;
     zero(line, margin);
-    copy(first, count, line + margin);
+    copy(first, count, 1, 0, line + margin, 0);
     zero(line + margin + count, length * layout.phases - margin - count);
     split(line, length, layout.phases, layout.phase_pitch, row);
-  }
-
-  void stage_pixels(int64_t first, int64_t count, int64_t present, int64_t lanes, float* to) const {
-    for (int64_t x = 0; x < count; ++x, first += channels, to += lanes) copy(first, present, to);
   }
 };
 
@@ -139,25 +141,32 @@ struct Sink {
   int64_t channels, size[3];
   float* line;
 
-  // n consecutive elements to index i; the bias is one for all, or (lanes over channels) one for each.
+  // `count` pieces of n elements, `from_stride` apart, to pieces `stride` apart from index i on. The bias is one for all, or
+  // (lanes over channels) one for each element of a piece.
   template <bool plain, bool channelwise>
-  void copy(const float* from, const float* b, int64_t i, int64_t n) const {
+  void copy(const float* from, int64_t from_stride, const float* b, int64_t i, int64_t n, int64_t count, int64_t stride) const {
     int64_t k = 0;
     for (; k + Vec::lanes <= n; k += Vec::lanes) {
-      const Vec z = Vec::load(from + k) + (channelwise ? Vec::load(b + k) : Vec(*b));
-      if (!plain && saved) z.store(saved + i + k);
-      (plain ? z : activate(activation, z)).store(data + i + k);
+      const Vec add = channelwise ? Vec::load(b + k) : Vec(*b);
+      for (int64_t x = 0; x < count; ++x) {
+        const Vec z = Vec::load(from + x * from_stride + k) + add;
+        if (!plain && saved) z.store(saved + i + x * stride + k);
+        (plain ? z : activate(activation, z)).store(data + i + x * stride + k);
+      }
     }
     if (k == n) return;
+    const Vec add = channelwise ? Vec::load(b + k) : Vec(*b);
     const int rest = static_cast<int>(n - k);
-    const Vec z = Vec::load(from + k) + (channelwise ? Vec::load(b + k) : Vec(*b));
-    if (!plain && saved) z.store(saved + i + k, rest);
-    (plain ? z : activate(activation, z)).store(data + i + k, rest);
+    for (int64_t x = 0; x < count; ++x) {
+      const Vec z = Vec::load(from + x * from_stride + k) + add;
+      if (!plain && saved) z.store(saved + i + x * stride + k, rest);
+      (plain ? z : activate(activation, z)).store(data + i + x * stride + k, rest);
+    }
   }
   template <bool channelwise>
-  void copy(const float* from, const float* b, int64_t i, int64_t n) const {
-    if (activation == Activation::none && !saved) copy<true, channelwise>(from, b, i, n);
-    else copy<false, channelwise>(from, b, i, n);
+  void copy(const float* from, int64_t from_stride, const float* b, int64_t i, int64_t n, int64_t count, int64_t stride) const {
+    if (activation == Activation::none && !saved) copy<true, channelwise>(from, from_stride, b, i, n, count, stride);
+    else copy<false, channelwise>(from, from_stride, b, i, n, count, stride);
   }
 
   // Writes the window of channels [c, c + layout.lanes) of image n.
@@ -169,11 +178,11 @@ struct Sink {
       for (int64_t h = w.lo[1]; h < w.hi[1]; ++h) {
         const float* row = from + (d - w.lo[0]) * layout.slice_pitch + (h - w.lo[1]) * layout.row_pitch;
         if (layout.lanes > 1) {
-          int64_t to = (((n * size[0] + d) * size[1] + h) * size[2] + w.lo[2]) * channels + c;
-          for (int64_t x = 0; x < columns; ++x, to += channels) copy<true>(row + x * layout.lanes, b, to, present);
+          const int64_t to = (((n * size[0] + d) * size[1] + h) * size[2] + w.lo[2]) * channels + c;
+          copy<true>(row, layout.lanes, b, to, present, columns, channels);
         } else {
           if (layout.phases > 1) join(row, ceil_div(columns, layout.phases), layout.phases, layout.phase_pitch, line), row = line;
-          copy<false>(row, b, (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + w.lo[2], columns);
+          copy<false>(row, 0, b, (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + w.lo[2], columns, 1, 0);
         }
       }
     }

@@ -8,7 +8,7 @@
 namespace accelops::ACCELOPS_ISA {
 namespace {
 
-constexpr int64_t kTasks = 64;  // enough to keep many threads evenly busy
+constexpr int64_t kTasks = 32;  // enough to keep many threads evenly busy
 
 // Adds the results of a box to one vector (per vector of channels): the bias gradient.
 void add_up(const DepthwisePlan& plan, const Window& box, const float* g, float* sum) {
@@ -105,7 +105,7 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
         gathered.stage(n, c, here.window, plan.source, plan.margins(), x);
         results.stage(n, c, here.box, plan.result, false, g);
         Ahead ahead{};
-        if (unit + 1 < end) {
+        if (unit + 1 < units) {
           ahead.at[0] = first_byte(gathered.data, p.in_channels, gathered.size, next_n, c, there.window, plan.source);
           ahead.at[1] = first_byte(results.data, p.in_channels, results.size, next_n, c, there.box, plan.result);
           ahead.lines[0] = lines[0], ahead.lines[1] = lines[1];
