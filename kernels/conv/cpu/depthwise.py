@@ -11,11 +11,13 @@ from ..spec import ConvSpec
 @dataclass(frozen=True)
 class Config:
     """The tiles of depthwise_plan.hpp: `block_rows` result rows are held in registers (1 to 14); where vector lanes run over
-    channels a block holds `vectors` vectors of them; a box of results and what it gathers from touch about `cache_kib` KiB."""
+    channels a block holds `vectors` vectors of them; a box of results and what it gathers from touch about `cache_kib` KiB;
+    `over_channels` lets lanes run over channels in contiguous tensors too, whose lines are transposed on the way."""
 
     block_rows: int = 14
     vectors: int = 2
     cache_kib: int = 512
+    over_channels: bool = False
 
 
 def unsupported(spec: ConvSpec) -> list[str]:
@@ -36,8 +38,10 @@ def unsupported(spec: ConvSpec) -> list[str]:
 
 
 def configs(spec: ConvSpec) -> list[Config]:
-    vectors = (1, 2, 4) if spec.memory_format == "channels_last" else (1,)
-    return [Config(rows, v, kib) for kib in (512, 128, 1536) for v in vectors for rows in (14, 8, 4)]
+    if spec.memory_format == "channels_last":
+        return [Config(rows, v, kib) for kib in (512, 128, 1536) for v in (2, 1, 4) for rows in (14, 8, 4)]
+    lanes = ((False, 1),) if spec.ndim == 1 else ((False, 1), (True, 1), (True, 2))
+    return [Config(rows, v, kib, over) for over, v in lanes for kib in (512, 128, 1536) for rows in (14, 8, 4)]
 
 
 def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:

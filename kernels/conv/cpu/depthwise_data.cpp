@@ -24,7 +24,7 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
   const int64_t tasks = p.batch * plan.boxes() * plan.channel_blocks();
   if (tasks == 0) return;
   // About eight chunks for each thread, of whole boxes.
-  const int64_t whole = plan.channels ? plan.channel_blocks() : 1, chunk = ceil_div(ceil_div(tasks, 8 * threads), whole) * whole;
+  const int64_t whole = p.channels_last ? plan.channel_blocks() : 1, chunk = ceil_div(ceil_div(tasks, 8 * threads), whole) * whole;
   Scratch<float> packed(plan.channel_blocks() * tap_count(p) * plan.lanes);
   parallel_for(threads, plan.channel_blocks(), 8192 / (tap_count(p) * plan.lanes) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) pack<T>(plan, p, o.weight, b * plan.lanes, packed + b * tap_count(p) * plan.lanes);
@@ -33,9 +33,9 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
     Scratch<float> scratch(plan.source.size + plan.result.size + plan.line());
     float *staged = scratch, *results = staged + plan.source.size, *line = results + plan.result.size;
     Source<T> source{static_cast<const T*>(fprop ? o.input : o.grad_output), nullptr, p.activation,
-                     p.in_channels, {in[0], in[1], in[2]}, line};
+                     p.in_channels, {in[0], in[1], in[2]}, p.channels_last, line};
     Sink<T> sink{static_cast<T*>(fprop ? o.output : o.grad_input), nullptr, nullptr, Activation::none,
-                 p.in_channels, {out[0], out[1], out[2]}, line};
+                 p.in_channels, {out[0], out[1], out[2]}, p.channels_last, line};
     if (fprop) {
       sink.saved = static_cast<T*>(o.output_saved), sink.activation = p.activation;
       if (p.bias) sink.bias = static_cast<const T*>(o.bias);
@@ -51,11 +51,11 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
       const float* weight = packed + t.block * tap_count(p) * plan.lanes;
       here.go(t.box);
       source.stage(n, c, here.window, plan.source, plan.margins(), staged);
-      Ahead ahead{{first_byte(sink.data, p.in_channels, out, n, c, here.box, plan.result), nullptr}, {lines[0], 0}};
+      Ahead ahead{{first_byte(sink.data, p.channels_last, p.in_channels, out, n, c, here.box), nullptr}, {lines[0], 0}};
       if (plan.next(task) < end) {
         const Task u = plan.task(plan.next(task));
         there.go(u.box);
-        ahead.at[1] = first_byte(source.data, p.in_channels, in, u.n, u.block * plan.lanes, there.window, plan.source);
+        ahead.at[1] = first_byte(source.data, p.channels_last, p.in_channels, in, u.n, u.block * plan.lanes, there.window);
         ahead.lines[1] = lines[1];
       }
       for (int64_t i = 0; i < here.piece_count; ++i) {

@@ -16,6 +16,7 @@ struct DepthwiseTiles {
   int64_t block_rows;   // result rows in registers
   int64_t vectors;      // vectors of channels per block where lanes run over channels
   int64_t cache_kib;   // what a box may touch
+  bool over_channels;  // lanes run over channels in contiguous tensors too, whose lines are transposed in staging
 };
 
 struct Task {
@@ -48,8 +49,8 @@ class Place {
 class DepthwisePlan {
  public:
   DepthwisePlan(const ConvProblem& p, const ConvTiles& t, bool to_small)
-      : tiles{t.value[0], t.value[1], t.value[2]},
-        channels(p.channels_last),
+      : tiles{t.value[0], t.value[1], t.value[2], t.value[3] != 0},
+        channels(p.channels_last || t.value[3]),
         lanes(channels ? smaller(tiles.vectors, ceil_div(p.in_channels, Vec::lanes)) * Vec::lanes : 1),
         to_small(to_small),
         source_size(to_small ? large_side(p) : small_side(p)),
@@ -82,7 +83,7 @@ class DepthwisePlan {
   int64_t packed(int64_t tap) const { return order[tap]; }
 
   // The task whose memory is fetched while `index` is computed, and how many cache lines of a tensor per column of it.
-  int64_t next(int64_t index) const { return index + (channels ? channel_blocks() : 1); }
+  int64_t next(int64_t index) const { return index + (p.channels_last ? channel_blocks() : 1); }
   int64_t lines_ahead(int64_t elements, int64_t element_size) const {
     const int64_t columns = channels ? box[2] * lanes / Vec::lanes : ceil_div(box[2], Vec::lanes);
     return ceil_div(elements * lanes * element_size, 64 * box[0] * ceil_div(box[1], tiles.block_rows) * columns);
@@ -97,7 +98,7 @@ class DepthwisePlan {
   // Tasks in the order of memory: what one reads adjoins what the last one read.
   Task task(int64_t index) const {
     const int64_t b = boxes(), k = channel_blocks();
-    if (channels) return {index / (k * b), index % k, index / k % b};
+    if (p.channels_last) return {index / (k * b), index % k, index / k % b};
     return {index / (k * b), index / b % k, index % b};
   }
   Window box_at(int64_t index) const {
@@ -160,7 +161,7 @@ class DepthwisePlan {
 
   // Bytes of the tensors that the results of a box touch: with lanes over channels, of all channels, which adjoin in memory.
   int64_t footprint() const {
-    return (source_elements() + result_elements()) * (channels ? p.in_channels : 1) * int64_t(sizeof(float));
+    return (source_elements() + result_elements()) * (p.channels_last ? p.in_channels : lanes) * int64_t(sizeof(float));
   }
 
   // Halves the box, slices first, then rows, then columns, until it fits the cache, but not below twice the reach of the

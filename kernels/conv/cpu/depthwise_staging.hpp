@@ -57,11 +57,11 @@ static inline void join(const float* from, int64_t count, int64_t phases, int64_
     for (int64_t k = 0; k < count; ++k) line[phases * k + phase] = from[phase * pitch + k];
 }
 
-// The memory of a window: of all its channels where lanes run over them, and then the share of those from c on.
+// Where the memory of a window begins: of channel c or, where channels are last and so a window is one piece of memory with
+// all of them, the share of those from c on.
 template <class T>
-static inline const char* first_byte(const T* data, int64_t channels, const int64_t* size, int64_t n, int64_t c, const Window& w,
-                                     const Layout& layout) {
-  const bool last = layout.lanes > 1;
+static inline const char* first_byte(const T* data, bool last, int64_t channels, const int64_t* size, int64_t n, int64_t c,
+                                     const Window& w) {
   const int64_t row = size[2] * (last ? channels : 1), image = last ? n : n * channels + c;
   const int64_t d = larger(w.lo[0], 0), h = larger(w.lo[1], 0), h_end = smaller(w.hi[1], size[1]);
   const int64_t share = last ? (h_end - h) * row * c / channels : 0;
@@ -75,6 +75,7 @@ struct Source {
   const T* saved;
   Activation activation;
   int64_t channels, size[3];
+  bool channels_last;
   float* line;  // room for one line
 
   // `count` pieces of n consecutive elements, `stride` apart from index i on, to pieces `to_stride` apart.
@@ -110,13 +111,35 @@ struct Source {
         const bool outside = d < 0 || d >= size[0] || h < 0 || h >= size[1];
         if (outside || margins) zero(row, layout.row_pitch);
         if (outside) continue;
-        if (layout.lanes > 1) {
+        const int64_t present = smaller(layout.lanes, channels - c);
+        if (layout.lanes > 1 && channels_last) {
           const int64_t first = (((n * size[0] + d) * size[1] + h) * size[2] + lo) * channels + c;
-          copy(first, smaller(layout.lanes, channels - c), hi - lo, channels, row + (lo - w.lo[2]) * layout.lanes, layout.lanes);
+          copy(first, present, hi - lo, channels, row + (lo - w.lo[2]) * layout.lanes, layout.lanes);
         } else {
           const int64_t first = (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + lo;
-          stage_line(first, hi - lo, lo - w.lo[2], layout, row);
+          if (layout.lanes > 1) stage_lines(first, hi - lo, present, layout.lanes, row + (lo - w.lo[2]) * layout.lanes);
+          else stage_line(first, hi - lo, lo - w.lo[2], layout, row);
         }
+      }
+    }
+  }
+
+  // The same line of `present` channels, each in a plane of its own, side by side.
+  void stage_lines(int64_t first, int64_t count, int64_t present, int64_t lanes, float* to) const {
+    const int64_t plane = volume(size);
+    for (int64_t c = 0; c < present; c += Vec::lanes) {
+      for (int64_t x = 0; x < count; x += Vec::lanes) {
+        const int n = static_cast<int>(smaller(Vec::lanes, count - x));
+        Vec rows[Vec::lanes];
+        for (int k = 0; k < Vec::lanes; ++k) {
+          const int64_t i = first + smaller(c + k, present - 1) * plane + x;
+          rows[k] = Vec::load(data + i, n);
+          if (saved) rows[k] = rows[k] * slope(activation, Vec::load(saved + i, n));
+        }
+        Vec::transpose(rows);
+#pragma GCC unroll 16
+        for (int k = 0; k < Vec::lanes; ++k)
+          if (k < n) rows[k].store(to + (x + k) * lanes + c);
       }
     }
   }
@@ -139,6 +162,7 @@ struct Sink {
   const T* bias;
   Activation activation;
   int64_t channels, size[3];
+  bool channels_last;
   float* line;
 
   // `count` pieces of n elements, `from_stride` apart, to pieces `stride` apart from index i on. The bias is one for all, or
@@ -169,6 +193,27 @@ struct Sink {
     else copy<false, channelwise>(from, from_stride, b, i, n, count, stride);
   }
 
+  // The inverse of Source::stage_lines.
+  void unstage_lines(const float* from, int64_t lanes, const float* b, int64_t first, int64_t present, int64_t count) const {
+    const int64_t plane = volume(size);
+    for (int64_t c = 0; c < present; c += Vec::lanes) {
+      const int channels_here = static_cast<int>(smaller(Vec::lanes, present - c));
+      const Vec add = Vec::load(b + c);
+      for (int64_t x = 0; x < count; x += Vec::lanes) {
+        const int n = static_cast<int>(smaller(Vec::lanes, count - x));
+        Vec rows[Vec::lanes];
+        for (int k = 0; k < Vec::lanes; ++k) rows[k] = Vec::load(from + smaller(x + k, count - 1) * lanes + c) + add;
+        Vec::transpose(rows);
+#pragma GCC unroll 16
+        for (int k = 0; k < Vec::lanes; ++k) {
+          const int64_t i = first + (c + k) * plane + x;
+          if (k < channels_here && saved) rows[k].store(saved + i, n);
+          if (k < channels_here) activate(activation, rows[k]).store(data + i, n);
+        }
+      }
+    }
+  }
+
   // Writes the window of channels [c, c + layout.lanes) of image n.
   void unstage(int64_t n, int64_t c, const Window& w, const Layout& layout, const float* from) const {
     const int64_t columns = w.hi[2] - w.lo[2], present = smaller(layout.lanes, channels - c);
@@ -177,9 +222,11 @@ struct Sink {
     for (int64_t d = w.lo[0]; d < w.hi[0]; ++d) {
       for (int64_t h = w.lo[1]; h < w.hi[1]; ++h) {
         const float* row = from + (d - w.lo[0]) * layout.slice_pitch + (h - w.lo[1]) * layout.row_pitch;
-        if (layout.lanes > 1) {
+        if (layout.lanes > 1 && channels_last) {
           const int64_t to = (((n * size[0] + d) * size[1] + h) * size[2] + w.lo[2]) * channels + c;
           copy<true>(row, layout.lanes, b, to, present, columns, channels);
+        } else if (layout.lanes > 1) {
+          unstage_lines(row, layout.lanes, b, (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + w.lo[2], present, columns);
         } else {
           if (layout.phases > 1) join(row, ceil_div(columns, layout.phases), layout.phases, layout.phase_pitch, line), row = line;
           copy<false>(row, 0, b, (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + w.lo[2], columns, 1, 0);

@@ -77,9 +77,9 @@ void reduce(const DepthwisePlan& plan, const ConvProblem& p, const ConvOperands&
 template <class T>
 void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, int threads) {
   const DepthwisePlan plan(p, tiles, true);
-  // With lanes over channels a task takes all channels of its boxes, as they adjoin in memory; else one channel.
-  const int64_t units = p.batch * plan.boxes(), groups = plan.channels ? 1 : p.in_channels;
-  const int64_t splits = smaller(units, ceil_div(kTasks, larger(1, groups))), blocks = plan.channels ? plan.channel_blocks() : 1;
+  // Where channels are last a task takes all blocks of its boxes, as they adjoin in memory; else one block.
+  const int64_t units = p.batch * plan.boxes(), groups = p.channels_last ? 1 : plan.channel_blocks();
+  const int64_t splits = smaller(units, ceil_div(kTasks, larger(1, groups))), blocks = p.channels_last ? plan.channel_blocks() : 1;
   const int64_t places = tap_count(p) + p.bias, sums_size = places * (plan.channels ? plan.lanes : Vec::lanes);
   Scratch<float> partial(splits * p.in_channels * places);
   parallel_for(threads, groups * splits, 1, [&](int64_t task, int64_t) {
@@ -87,9 +87,9 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
     float *x = scratch, *g = x + plan.source.size, *sums = g + plan.result.size, *line = sums + blocks * sums_size;
     const T* saved = p.activation == Activation::none ? nullptr : static_cast<const T*>(o.saved);
     const Source<T> input{static_cast<const T*>(o.input), nullptr, p.activation, p.in_channels,
-                          {p.in[0], p.in[1], p.in[2]}, line};
+                          {p.in[0], p.in[1], p.in[2]}, p.channels_last, line};
     const Source<T> gradient{static_cast<const T*>(o.grad_output), saved, p.activation, p.in_channels,
-                             {p.out[0], p.out[1], p.out[2]}, line};
+                             {p.out[0], p.out[1], p.out[2]}, p.channels_last, line};
     const Source<T>&gathered = p.transposed ? gradient : input, &results = p.transposed ? input : gradient;
     const int64_t group = task / splits, split = task % splits, end = units * (split + 1) / splits;
     zero(sums, blocks * sums_size);
@@ -100,14 +100,14 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
       const int64_t n = unit / plan.boxes(), next_n = (unit + 1) / plan.boxes();
       here.go(unit % plan.boxes()), there.go((unit + 1) % plan.boxes());
       for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t c = group + block * plan.lanes;
+        const int64_t c = (group + block) * plan.lanes;
         float* sum = sums + block * sums_size;
         gathered.stage(n, c, here.window, plan.source, plan.margins(), x);
         results.stage(n, c, here.box, plan.result, false, g);
         Ahead ahead{};
         if (unit + 1 < units) {
-          ahead.at[0] = first_byte(gathered.data, p.in_channels, gathered.size, next_n, c, there.window, plan.source);
-          ahead.at[1] = first_byte(results.data, p.in_channels, results.size, next_n, c, there.box, plan.result);
+          ahead.at[0] = first_byte(gathered.data, p.channels_last, p.in_channels, gathered.size, next_n, c, there.window);
+          ahead.at[1] = first_byte(results.data, p.channels_last, p.in_channels, results.size, next_n, c, there.box);
           ahead.lines[0] = lines[0], ahead.lines[1] = lines[1];
         }
         for (int64_t i = 0; i < here.piece_count; ++i) {
@@ -118,7 +118,7 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
       }
     }
     for (int64_t block = 0; block < blocks; ++block)
-      finish(plan, p, group + block * plan.lanes, places, sums + block * sums_size, partial + split * p.in_channels * places);
+      finish(plan, p, (group + block) * plan.lanes, places, sums + block * sums_size, partial + split * p.in_channels * places);
   });
   reduce<T>(plan, p, o, splits, partial, threads);
 }

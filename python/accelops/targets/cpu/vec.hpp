@@ -67,7 +67,12 @@ struct Vec {
   }
   static Vec load(const bf16* p, int n) {
     Halves h = {};
+#if defined(__AVX512F__)  // memcpy of a variable size is a call
+    const __m256i some = _mm256_maskz_loadu_epi16(mask(n), p);
+    std::memcpy(&h, &some, sizeof h);
+#else
     std::memcpy(&h, p, n * sizeof(bf16));
+#endif
     return widen(h);
   }
   void store(bf16* p) const {
@@ -76,7 +81,13 @@ struct Vec {
   }
   void store(bf16* p, int n) const {
     const Halves h = narrow();
+#if defined(__AVX512F__)
+    __m256i some;
+    std::memcpy(&some, &h, sizeof h);
+    _mm256_mask_storeu_epi16(p, mask(n), some);
+#else
     std::memcpy(p, &h, n * sizeof(bf16));
+#endif
   }
 
   static Vec load(const f16* p) {
@@ -161,6 +172,15 @@ struct Vec {
     return r;
   }
 
+  // Lane j of row i becomes lane i of row j: log2(lanes) perfect shuffles of the rows.
+  static void transpose(Vec (&rows)[lanes]) {
+    for (int stage = 1; stage < lanes; stage *= 2) {
+      Vec mixed[lanes];
+      for (int i = 0; i < lanes / 2; ++i) interleave(rows[i], rows[i + lanes / 2], mixed[2 * i], mixed[2 * i + 1]);
+      for (int i = 0; i < lanes; ++i) rows[i] = mixed[i];
+    }
+  }
+
   float sum() const {
     float s = 0;
     for (int i = 0; i < lanes; ++i) s += v[i];
@@ -215,6 +235,23 @@ struct Vec {
   }
 
  private:
+  // low: a0 b0 a1 b1 ...; high: the same of the upper halves.
+  static void interleave(Vec a, Vec b, Vec& low, Vec& high) {
+#if defined(__clang__)
+    for (int i = 0; i < lanes; ++i) {
+      low.v[i] = i % 2 ? b.v[i / 2] : a.v[i / 2];
+      high.v[i] = i % 2 ? b.v[(lanes + i) / 2] : a.v[(lanes + i) / 2];
+    }
+#else
+    Bits first, second;
+    for (int i = 0; i < lanes; ++i) {
+      first[i] = i / 2 + (i % 2) * lanes;
+      second[i] = first[i] + lanes / 2;
+    }
+    low.v = __builtin_shuffle(a.v, b.v, first);
+    high.v = __builtin_shuffle(a.v, b.v, second);
+#endif
+  }
 #if defined(__AVX512F__)
   static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
   template <int s>
