@@ -85,8 +85,10 @@ class DepthwisePlan {
   // The task whose memory is fetched while `index` is computed, and how many cache lines of a tensor per column of it.
   int64_t next(int64_t index) const { return index + (p.channels_last ? channel_blocks() : 1); }
   int64_t lines_ahead(int64_t elements, int64_t element_size) const {
-    const int64_t columns = channels ? box[2] * lanes / Vec::lanes : ceil_div(box[2], Vec::lanes);
-    return ceil_div(elements * lanes * element_size, 64 * box[0] * ceil_div(box[1], tiles.block_rows) * columns);
+    const int64_t vectors = ceil_div(box[2], Vec::lanes);
+    const int64_t steps = folded ? ceil_div(vectors, tiles.block_rows)
+                                 : ceil_div(box[1], tiles.block_rows) * (channels ? box[2] * lanes / Vec::lanes : vectors);
+    return ceil_div(elements * lanes * element_size, 64 * box[0] * steps);
   }
   int64_t source_elements() const {
     int64_t n = 1;
