@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import torch
-
 from accelops.kernels.conv import cpu, reference
 from accelops.kernels.conv.cpu import depthwise
 from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec

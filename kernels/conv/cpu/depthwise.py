@@ -48,5 +48,59 @@ def configs(spec: ConvSpec) -> list[Config]:
     return [Config(rows, v, kib, over) for over, v in lanes for kib in (512, 128, 1536) for rows in (14, 8, 4)]
 
 
+# The output width from which the kernels won, per (3x3, 5x5, 7x7): below it lines are too short for what a task costs, and
+# without one the memory is the limit and torch is as near to it. Measured against torch in the same format, batch 8, on
+# the 2D layers of MobileNetV2, MobileNetV3 and ConvNeXt-T, 7 to 112 wide.
+NEVER = 1 << 60
+LEAST_WIDTH = {
+    ("fprop", "contiguous", "float32", "stride 1"): (28, 28, 28),
+    ("fprop", "contiguous", "float32", "strided"): (28, 28, 28),
+    ("fprop", "contiguous", "bfloat16", "stride 1"): (56, 28, 28),
+    ("fprop", "contiguous", "bfloat16", "strided"): (56, NEVER, NEVER),
+    ("fprop", "channels_last", "float32", "stride 1"): (112, 14, 14),
+    ("fprop", "channels_last", "float32", "strided"): (NEVER, 28, 28),
+    ("dgrad", "contiguous", "float32", "stride 1"): (28, 28, 28),
+    ("dgrad", "contiguous", "float32", "strided"): (28, 28, 28),
+    ("dgrad", "contiguous", "bfloat16", "stride 1"): (56, 28, 28),
+    ("dgrad", "contiguous", "bfloat16", "strided"): (1, 1, 1),
+    ("dgrad", "channels_last", "float32", "stride 1"): (28, 1, 1),
+    ("dgrad", "channels_last", "bfloat16", "stride 1"): (NEVER, NEVER, 1),
+    ("dgrad", "channels_last", "bfloat16", "strided"): (1, 1, 1),
+    ("wgrad", "contiguous", "float32", "stride 1"): (56, 1, 1),
+    ("wgrad", "contiguous", "float32", "strided"): (56, 1, 1),
+    ("wgrad", "contiguous", "bfloat16", "stride 1"): (56, 1, 1),
+    ("wgrad", "contiguous", "bfloat16", "strided"): (56, 1, 1),
+    ("wgrad", "channels_last", "float32", "stride 1"): (28, 1, 1),
+    ("wgrad", "channels_last", "float32", "strided"): (NEVER, 1, 1),
+    ("wgrad", "channels_last", "bfloat16", "stride 1"): (28, 1, 1),
+    ("wgrad", "channels_last", "bfloat16", "strided"): (28, 1, 1),
+}
+
+
 def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:
-    return None, "not measured yet"
+    """The first Config where it was measured to win."""
+    if spec.transposed or max(spec.dilation) > 1 or min(spec.kernel) < 3:
+        return None, "not measured for transposed, dilated or small kernels"
+    losing = _loses(spec)
+    if losing:
+        return None, f"{losing} (benchmarks/results/cpu_conv.json)"
+    return configs(spec)[0], "faster than torch on such layers (benchmarks/results/cpu_conv.json)"
+
+
+def _loses(spec: ConvSpec) -> str:
+    """Where torch is as fast or faster; empty elsewhere."""
+    if spec.ndim == 1:
+        # torch's dgrad of many taps is a good one (0.9x to 1.3x); in all else the kernels won 1.4x and more.
+        many = spec.direction == "dgrad" and spec.dtype == "float32" and spec.kernel[0] > 7
+        return "torch's 1D data gradient of many taps is as fast" if many else ""
+    if spec.ndim == 3:
+        # 1.3x and more but for this one: 0.5x.
+        slow = (spec.direction, spec.memory_format, spec.dtype) == ("fprop", "channels_last", "bfloat16")
+        return "torch's 3D bfloat16 forward is faster channels_last" if slow else ""
+    step = "strided" if max(spec.stride) > 1 else "stride 1"
+    widths = LEAST_WIDTH.get((spec.direction, spec.memory_format, spec.dtype, step), (NEVER,) * 3)
+    taps = prod(spec.kernel)
+    least = widths[0 if taps < 25 else 1 if taps < 49 else 2]
+    if spec.output[-1] >= least:
+        return ""
+    return "torch is as fast on such layers" if least == NEVER else f"torch is as fast below an output width of {least}"
