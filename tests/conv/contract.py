@@ -1,0 +1,190 @@
+"""What any implementation of convolution must do; tests/conv/test_<target>.py subclasses ConvContract.
+
+Expectations are computed by torch in fp64 and, for tiny shapes, by `by_definition`, a numpy sum over taps of its own. The
+allowed error is twice that of torch's kernel in the same dtype, or four units in the last place of the result's scale.
+Every run finds the memory of its results full of NaN, and its operands between guards of NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from types import ModuleType
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from accelops.kernels.conv import aten
+from accelops.kernels.conv.operands import operands
+from accelops.kernels.conv.spec import ACTIVATIONS, DIRECTIONS, ConvSpec
+from accelops.kernels.conv.tensors import memory_format
+
+from .cases import CASES, Case
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+GUARD = 64  # elements on either side of an operand; also keeps the operand aligned to a cache line
+NAMES = [case.name for case in CASES]
+BY_NAME = {case.name: case for case in CASES}
+
+Operands = tuple[Tensor | None, ...]
+
+
+def in_every_way(case: Case, dtype: str = "float32", bias: bool = False, activation: str = "none") -> Iterator[ConvSpec]:
+    """The Specs of a case in every direction and memory format."""
+    formats = ("contiguous", "channels_last") if len(case.size) > 1 else ("contiguous",)
+    for direction, form in product(DIRECTIONS, formats):
+        yield case.spec(direction, dtype, form, bias and direction != "dgrad", activation)
+
+
+def results(implementation: ModuleType, config: Any, spec: ConvSpec, given: Operands, save: bool = False) -> list[Tensor]:
+    """What a run gives, without what it leaves out."""
+    got = implementation.run(config, spec, *given, **({"save": True} if save else {}))
+    return [r for r in (got if isinstance(got, tuple) else (got,)) if r is not None]
+
+
+def by_torch(spec: ConvSpec, given: Operands, save: bool = False) -> list[Tensor]:
+    return results(aten, aten.Config(), spec, tuple(None if t is None else t.clone() for t in given), save)
+
+
+def exactly(spec: ConvSpec, given: Operands, save: bool = False) -> list[Tensor]:
+    """The same by torch in double."""
+    doubles = tuple(None if t is None else t.double() for t in given)
+    return by_torch(dataclasses.replace(spec, dtype="float64"), doubles, save)
+
+
+def by_definition(spec: ConvSpec, input: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The forward convolution in fp64 as a sum over pairs of an input pixel and a tap; no code in common with the rest."""
+    c_group, k_group = spec.input[1] // spec.groups, spec.out_channels // spec.groups
+    output = np.zeros(spec.output)
+    large = spec.output[2:] if spec.transposed else spec.input[2:]
+    small = spec.input[2:] if spec.transposed else spec.output[2:]
+    for pixel, tap in product(np.ndindex(*small), np.ndindex(*spec.kernel)):
+        steps = zip(pixel, spec.stride, spec.padding, tap, spec.dilation, strict=True)
+        at = tuple(x * s - p + t * d for x, s, p, t, d in steps)
+        if not all(0 <= a < size for a, size in zip(at, large, strict=True)):
+            continue
+        source, target = (pixel, at) if spec.transposed else (at, pixel)
+        for g in range(spec.groups):
+            cs, ks = slice(g * c_group, (g + 1) * c_group), slice(g * k_group, (g + 1) * k_group)
+            filters = weight[cs, :, *tap] if spec.transposed else weight[ks, :, *tap].T
+            output[:, ks, *target] += input[:, cs, *source] @ filters
+    return output
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """torch.empty and Tensor.new_empty give memory full of NaN, so that a result that is not written shows."""
+    empty, new_empty = torch.empty, Tensor.new_empty
+    with (
+        patch.object(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(float("nan"))),
+        patch.object(Tensor, "new_empty", lambda *a, **k: new_empty(*a, **k).fill_(float("nan"))),
+    ):
+        yield
+
+
+def guarded(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """(a buffer full of NaN, a copy of `tensor` that lies inside it)."""
+    buffer = torch.full((tensor.numel() + 2 * GUARD,), float("nan"), dtype=tensor.dtype)
+    inside = buffer.as_strided(tensor.shape, tensor.stride(), GUARD)
+    inside.copy_(tensor)
+    return buffer, inside
+
+
+def assert_as_good_as_torch(actual: Tensor, of_torch: Tensor, exact: Tensor, what: str) -> None:
+    assert actual.shape == exact.shape and actual.dtype == of_torch.dtype, what
+    if not actual.numel():
+        return
+    error, torch_error = ((t.double() - exact).abs().max().item() for t in (actual, of_torch))
+    floor = 4 * torch.finfo(actual.dtype).eps * exact.abs().max().item()
+    assert error <= max(2 * torch_error, floor), f"{what}: error {error:.3g}, torch's {torch_error:.3g}"
+
+
+class ConvContract:
+    implementation: ClassVar[ModuleType]
+
+    @pytest.fixture(autouse=True)
+    def seed(self) -> int:
+        self.current_seed = random.randrange(1 << 30)
+        print(f"seed {self.current_seed}")
+        return self.current_seed
+
+    def supported(self, specs: Iterator[ConvSpec]) -> list[ConvSpec]:
+        return [spec for spec in specs if not self.implementation.unsupported(spec)]
+
+    def check(self, spec: ConvSpec, save: bool = False) -> None:
+        """Every Config of `spec` against fp64, with poisoned results and guarded operands."""
+        given = operands(spec, self.current_seed)
+        if spec.activation == "relu" and spec.direction != "fprop":
+            given = (*given[:2], given[2].relu())  # the saved value of ReLU is its output
+        exact, of_torch = exactly(spec, given, save), by_torch(spec, given, save)
+        buffers, inside = zip(*((None, None) if t is None else guarded(t) for t in given), strict=True)
+        before = [None if b is None else b.clone() for b in buffers]
+        configs = self.implementation.configs(spec)
+        assert configs, spec
+        for config in configs:
+            with poisoned_memory():
+                got = results(self.implementation, config, spec, inside, save)
+            assert len(got) == len(exact), (config, spec)
+            for result in zip(got, of_torch, exact, strict=True):
+                assert_as_good_as_torch(*result, f"{config} on {spec}")
+            assert got[0].is_contiguous(memory_format=memory_format(spec)), (config, spec)
+            for buffer, old in zip(buffers, before, strict=True):
+                assert buffer is None or torch.equal(buffer.nan_to_num(7.0), old.nan_to_num(7.0)), (config, spec)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("name", NAMES)
+    def test_every_direction_matches_fp64_in_both_memory_formats(self, name: str, dtype: str) -> None:
+        for spec in self.supported(in_every_way(BY_NAME[name], dtype, bias=True)):
+            self.check(spec)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_no_bias_is_needed(self, name: str) -> None:
+        for spec in self.supported(in_every_way(BY_NAME[name])):
+            self.check(spec)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.parametrize("activation", ACTIVATIONS[1:])
+    @pytest.mark.parametrize("name", NAMES)
+    def test_activations_are_fused_forward_and_backward(self, name: str, activation: str, dtype: str) -> None:
+        for spec in self.supported(in_every_way(BY_NAME[name], dtype, bias=True, activation=activation)):
+            self.check(spec)
+            if spec.direction == "fprop":
+                self.check(spec, save=True)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize("name", [case.name for case in CASES if case.batch])
+    def test_nan_and_infinity_propagate_as_in_torch(self, name: str, value: float) -> None:
+        for spec in self.supported(in_every_way(BY_NAME[name], bias=True)):
+            given = operands(spec, self.current_seed)
+            given[0][0, 0].fill_(value)
+            expected = exactly(spec, given)
+            for config in self.implementation.configs(spec):
+                for got, exact in zip(results(self.implementation, config, spec, given), expected, strict=True):
+                    assert torch.equal(got.isfinite(), exact.isfinite()), (config, spec)
+                    assert torch.equal(got.isnan(), exact.isnan()), (config, spec)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_results_do_not_depend_on_the_number_of_threads(self, name: str) -> None:
+        before = torch.get_num_threads()
+        try:
+            for spec in self.supported(in_every_way(BY_NAME[name], bias=True)):
+                given = operands(spec, self.current_seed)
+                for config in self.implementation.configs(spec):
+                    self.assert_same_on_every_thread_count(config, spec, given)
+        finally:
+            torch.set_num_threads(before)
+
+    def assert_same_on_every_thread_count(self, config: Any, spec: ConvSpec, given: Operands) -> None:
+        one: list[Tensor] = []
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            got = results(self.implementation, config, spec, given)
+            one = one or got
+            assert all(map(torch.equal, got, one)), (threads, config, spec)
