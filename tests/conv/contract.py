@@ -53,29 +53,50 @@ def by_torch(spec: ConvSpec, given: Operands, save: bool = False) -> list[Tensor
     return results(aten, aten.Config(), spec, tuple(None if t is None else t.clone() for t in given), save)
 
 
-def exactly(spec: ConvSpec, given: Operands, save: bool = False) -> list[Tensor]:
-    """The same by torch in double."""
+def exactly(spec: ConvSpec, given: Operands, save: bool = False) -> list[np.ndarray]:
+    """The same by torch in double; where double is what is judged, by the definition in extended precision."""
+    if spec.dtype == "float64" and spec.activation == "none":
+        return by_definition(spec, *(None if t is None else t.numpy() for t in given))
     doubles = tuple(None if t is None else t.double() for t in given)
-    return by_torch(dataclasses.replace(spec, dtype="float64"), doubles, save)
+    return [t.numpy() for t in by_torch(dataclasses.replace(spec, dtype="float64"), doubles, save)]
 
 
-def by_definition(spec: ConvSpec, input: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The forward convolution in fp64 as a sum over pairs of an input pixel and a tap; no code in common with the rest."""
-    c_group, k_group = spec.input[1] // spec.groups, spec.out_channels // spec.groups
-    output = np.zeros(spec.output)
-    large = spec.output[2:] if spec.transposed else spec.input[2:]
-    small = spec.input[2:] if spec.transposed else spec.output[2:]
-    for pixel, tap in product(np.ndindex(*small), np.ndindex(*spec.kernel)):
+def by_definition(
+    spec: ConvSpec, first: np.ndarray, second: np.ndarray, third: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Convolution without activation in extended precision, over every pair of a tap and a pixel of the smaller side:
+    one matrix product per group. It has nothing in common with the implementations."""
+    (n, c, *_), k, g = spec.input, spec.out_channels, spec.groups
+    shapes = {"x": spec.input, "y": spec.output, "w": spec.weight}
+    names = {"fprop": "xwy", "dgrad": "ywx", "wgrad": "yxw"}[spec.direction]
+    array = {name: np.zeros(shapes[name], np.longdouble) for name in "xwy"}
+    array[names[0]] += first
+    array[names[1]] += second
+    x, y = array["x"].reshape(n, g, c // g, *spec.input[2:]), array["y"].reshape(n, g, k // g, *spec.output[2:])
+    w = array["w"].reshape(g, -1, *spec.weight[1:])
+    for tap, at_x, at_y in _pairs(spec):
+        xs, ys = x[:, :, :, *at_x].swapaxes(0, 1), y[:, :, :, *at_y].swapaxes(0, 1)  # (G, N, channels)
+        ws = w[:, :, :, *tap] if spec.transposed else w[:, :, :, *tap].swapaxes(1, 2)  # (G, C, K)
+        if spec.direction == "fprop":
+            ys += xs @ ws
+        elif spec.direction == "dgrad":
+            xs += ys @ ws.swapaxes(1, 2)
+        else:
+            ws += xs.swapaxes(1, 2) @ ys
+    if spec.direction == "fprop" and third is not None:
+        array["y"] += third.reshape(-1, *(1,) * spec.ndim)
+    bias = [array["y"].sum(axis=(0, *range(2, 2 + spec.ndim)))] if spec.direction == "wgrad" and spec.bias else []
+    return [array[names[2]], *bias]
+
+
+def _pairs(spec: ConvSpec) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """(tap, input pixel, output pixel) of every product."""
+    small, large = (spec.input, spec.output) if spec.transposed else (spec.output, spec.input)
+    for pixel, tap in product(np.ndindex(*small[2:]), np.ndindex(*spec.kernel)):
         steps = zip(pixel, spec.stride, spec.padding, tap, spec.dilation, strict=True)
         at = tuple(x * s - p + t * d for x, s, p, t, d in steps)
-        if not all(0 <= a < size for a, size in zip(at, large, strict=True)):
-            continue
-        source, target = (pixel, at) if spec.transposed else (at, pixel)
-        for g in range(spec.groups):
-            cs, ks = slice(g * c_group, (g + 1) * c_group), slice(g * k_group, (g + 1) * k_group)
-            filters = weight[cs, :, *tap] if spec.transposed else weight[ks, :, *tap].T
-            output[:, ks, *target] += input[:, cs, *source] @ filters
-    return output
+        if all(0 <= a < size for a, size in zip(at, large[2:], strict=True)):
+            yield (tap, pixel, at) if spec.transposed else (tap, at, pixel)
 
 
 @contextmanager
@@ -97,12 +118,12 @@ def guarded(tensor: Tensor) -> tuple[Tensor, Tensor]:
     return buffer, inside
 
 
-def assert_as_good_as_torch(actual: Tensor, of_torch: Tensor, exact: Tensor, what: str) -> None:
+def assert_as_good_as_torch(actual: Tensor, of_torch: Tensor, exact: np.ndarray, what: str) -> None:
     assert actual.shape == exact.shape and actual.dtype == of_torch.dtype, what
     if not actual.numel():
         return
-    error, torch_error = ((t.double() - exact).abs().max().item() for t in (actual, of_torch))
-    floor = 4 * torch.finfo(actual.dtype).eps * exact.abs().max().item()
+    error, torch_error = (np.abs(t.double().numpy() - exact).max() for t in (actual, of_torch))
+    floor = 4 * torch.finfo(actual.dtype).eps * np.abs(exact).max()
     assert error <= max(2 * torch_error, floor), f"{what}: error {error:.3g}, torch's {torch_error:.3g}"
 
 
@@ -110,10 +131,13 @@ class ConvContract:
     implementation: ClassVar[ModuleType]
 
     @pytest.fixture(autouse=True)
-    def seed(self) -> int:
+    def seed(self) -> Iterator[None]:
         self.current_seed = random.randrange(1 << 30)
         print(f"seed {self.current_seed}")
-        return self.current_seed
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # the cases are tiny; one test is about threads
+        yield
+        torch.set_num_threads(before)
 
     def supported(self, specs: Iterator[ConvSpec]) -> list[ConvSpec]:
         return [spec for spec in specs if not self.implementation.unsupported(spec)]
@@ -160,26 +184,24 @@ class ConvContract:
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
     @pytest.mark.parametrize("name", [case.name for case in CASES if case.batch])
-    def test_nan_and_infinity_propagate_as_in_torch(self, name: str, value: float) -> None:
-        for spec in self.supported(in_every_way(BY_NAME[name], bias=True)):
+    def test_nan_and_infinity_reach_what_they_touch_and_no_more_than_in_torch(self, name: str, value: float) -> None:
+        """torch's kernels disagree about the zeros of the padding (infinity times them is NaN in some); both are allowed."""
+        for spec in self.supported(in_every_way(BY_NAME[name])):
             given = operands(spec, self.current_seed)
             given[0][0, 0].fill_(value)
-            expected = exactly(spec, given)
+            touched = [~np.isfinite(t) for t in by_definition(spec, *(t.numpy() for t in given if t is not None))]
+            allowed = [~np.isfinite(t) for t in exactly(spec, given)]
             for config in self.implementation.configs(spec):
-                for got, exact in zip(results(self.implementation, config, spec, given), expected, strict=True):
-                    assert torch.equal(got.isfinite(), exact.isfinite()), (config, spec)
-                    assert torch.equal(got.isnan(), exact.isnan()), (config, spec)
+                got = [~t.isfinite().numpy() for t in results(self.implementation, config, spec, given)]
+                for mine, least, most in zip(got, touched, allowed, strict=True):
+                    assert (mine >= least).all() and (mine <= (least | most)).all(), (config, spec)
 
     @pytest.mark.parametrize("name", NAMES)
     def test_results_do_not_depend_on_the_number_of_threads(self, name: str) -> None:
-        before = torch.get_num_threads()
-        try:
-            for spec in self.supported(in_every_way(BY_NAME[name], bias=True)):
-                given = operands(spec, self.current_seed)
-                for config in self.implementation.configs(spec):
-                    self.assert_same_on_every_thread_count(config, spec, given)
-        finally:
-            torch.set_num_threads(before)
+        for spec in self.supported(in_every_way(BY_NAME[name], bias=True)):
+            given = operands(spec, self.current_seed)
+            for config in self.implementation.configs(spec):
+                self.assert_same_on_every_thread_count(config, spec, given)
 
     def assert_same_on_every_thread_count(self, config: Any, spec: ConvSpec, given: Operands) -> None:
         one: list[Tensor] = []
