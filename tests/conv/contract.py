@@ -36,14 +36,18 @@ BY_NAME = {case.name: case for case in CASES}
 Operands = tuple[Tensor | None, ...]
 
 
-def in_every_way(case: Case, dtype: str = "float32", bias: bool = False, activation: str = "none") -> Iterator[ConvSpec]:
+def in_every_way(
+    case: Case, dtype: str = "float32", bias: bool = False, activation: str = "none"
+) -> Iterator[ConvSpec]:
     """The Specs of a case in every direction and memory format."""
     formats = ("contiguous", "channels_last") if len(case.size) > 1 else ("contiguous",)
     for direction, form in product(DIRECTIONS, formats):
         yield case.spec(direction, dtype, form, bias and direction != "dgrad", activation)
 
 
-def results(implementation: ModuleType, config: Any, spec: ConvSpec, given: Operands, save: bool = False) -> list[Tensor]:
+def results(
+    implementation: ModuleType, config: Any, spec: ConvSpec, given: Operands, save: bool = False
+) -> list[Tensor]:
     """What a run gives, without what it leaves out."""
     got = implementation.run(config, spec, *given, **({"save": True} if save else {}))
     return [r for r in (got if isinstance(got, tuple) else (got,)) if r is not None]
@@ -75,8 +79,8 @@ def by_definition(
     x, y = array["x"].reshape(n, g, c // g, *spec.input[2:]), array["y"].reshape(n, g, k // g, *spec.output[2:])
     w = array["w"].reshape(g, -1, *spec.weight[1:])
     for tap, at_x, at_y in _pairs(spec):
-        xs, ys = x[:, :, :, *at_x].swapaxes(0, 1), y[:, :, :, *at_y].swapaxes(0, 1)  # (G, N, channels)
-        ws = w[:, :, :, *tap] if spec.transposed else w[:, :, :, *tap].swapaxes(1, 2)  # (G, C, K)
+        xs, ys = x[(..., *at_x)].swapaxes(0, 1), y[(..., *at_y)].swapaxes(0, 1)  # (G, N, channels)
+        ws = w[(..., *tap)] if spec.transposed else w[(..., *tap)].swapaxes(1, 2)  # (G, C, K)
         if spec.direction == "fprop":
             ys += xs @ ws
         elif spec.direction == "dgrad":

@@ -15,5 +15,7 @@ class TestCpu(ConvContract):
 
     @pytest.mark.parametrize("family", cpu.FAMILIES)
     def test_each_family_serves_some_cases_in_every_direction(self, family: str) -> None:
-        served = {s.direction for c in CASES if c.batch for s in in_every_way(c) if not cpu.FAMILIES[family].unsupported(s)}
+        served = {
+            s.direction for c in CASES if c.batch for s in in_every_way(c) if not cpu.FAMILIES[family].unsupported(s)
+        }
         assert served == {"fprop", "dgrad", "wgrad"}

@@ -40,7 +40,9 @@ def samples(op: OpInfo, dtype: torch.dtype, requires_grad: bool = False) -> list
 
 def output_and_gradients(op: OpInfo, sample: SampleInput) -> list[Tensor]:
     output = op(sample.input, *sample.args, **sample.kwargs)
-    leaves = [t for t in (sample.input, *sample.args, *sample.kwargs.values()) if isinstance(t, Tensor) and t.requires_grad]
+    leaves = [
+        t for t in (sample.input, *sample.args, *sample.kwargs.values()) if isinstance(t, Tensor) and t.requires_grad
+    ]
     if not leaves:
         return [output]
     return [output, *torch.autograd.grad(output, leaves, torch.ones_like(output))]
@@ -84,6 +86,7 @@ def test_gradients_are_derivatives(name: str) -> None:
 def test_forward_mode_and_vmap_give_torchs_results(name: str) -> None:
     op = CONVOLUTIONS[name]
     for sample in op.sample_inputs("cpu", torch.float64):
+
         def call(x: Tensor) -> Tensor:
             return op(x, *sample.args, **sample.kwargs)  # noqa: B023
 
