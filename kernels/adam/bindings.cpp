@@ -172,8 +172,8 @@ class AdamTable {
       pointers[i] = data(t);
     }
     const int64_t elements = parameter_numel * type->parts;
-    tensors_.push_back({data(param), data(grad), pointers[0], pointers[1], pointers[2], static_cast<float*>(pointers[3]),
-                        static_cast<float*>(pointers[4]), numel, elements, 0, 0});
+    tensors_.push_back({data(param), data(grad), pointers[0], pointers[1], pointers[2], pointers[3],
+                        pointers[4], numel, elements, 0, 0});
     numel += elements;
     if (!regular) irregular.push_back(k);
 

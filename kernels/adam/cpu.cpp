@@ -30,7 +30,7 @@ inline void lanes(const Factors& f, const AdamTensor& t, int64_t i, Count... n) 
   Vec g = f.grad * Vec::load(static_cast<const T*>(t.grad) + i, n...);
   Vec p;
   if constexpr (master)
-    p = Vec::load(t.master + i, n...);
+    p = Vec::load(static_cast<const float*>(t.master) + i, n...);
   else
     p = Vec::load(param, n...);
   if (f.coupled) g = fma(f.l2, p, g);
@@ -49,10 +49,11 @@ inline void lanes(const Factors& f, const AdamTensor& t, int64_t i, Count... n) 
 
   p = p - f.step_size * m / fma(sqrt(v), f.root, f.eps);
   p.store(param, n...);
-  if constexpr (master) p.store(t.master + i, n...);
+  if constexpr (master) p.store(static_cast<float*>(t.master) + i, n...);
   if constexpr (ema) {
-    const Vec average = Vec::load(t.ema + i, n...);
-    fma(p - average, f.ema_rest, average).store(t.ema + i, n...);
+    float* const ema_at = static_cast<float*>(t.ema) + i;
+    const Vec average = Vec::load(ema_at, n...);
+    fma(p - average, f.ema_rest, average).store(ema_at, n...);
   }
 }
 

@@ -10,9 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accelops import _native
+from accelops.targets.cpu import native
 
 from .spec import AdamSpec
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """In the place of a native table where there is no native extension."""
+
+    why: str = "the native extension does not load"
+    mixed: bool = False
+    irregular: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class Lists:
     @cached_property
     def table(self) -> Any:
         """The addresses for native kernels; valid as long as no tensor gets new memory."""
-        return _native.AdamTable(*(getattr(self, f.name) for f in fields(self)))
+        if native is None:
+            return _Unreadable()
+        return native.AdamTable(*(getattr(self, f.name) for f in fields(self)))
 
     def spec(self) -> AdamSpec:
         """The Spec of the step. Raises ValueError where `table.why` says that native kernels cannot read the lists."""

@@ -13,8 +13,8 @@ struct AdamTensor {
   const void* grad;
   void *exp_avg, *exp_avg_sq;
   void* max_exp_avg_sq;  // null without amsgrad
-  float* master;         // fp32 copy that is stepped in the parameter's place, or null
-  float* ema;            // fp32 average of the parameter, or null
+  void* master;          // copy that is stepped in the parameter's place, or null; float, beside double ones double
+  void* ema;             // average of the parameter, or null; the same
   int64_t begin, numel;  // its place in the list, as if all were one vector
   // From its own step count t (which the caller has raised): lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
   double step_size, inv_root_correction2;

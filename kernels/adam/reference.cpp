@@ -1,6 +1,7 @@
 // Adam (Kingma & Ba 2015, algorithm 1) and AdamW (Loshchilov & Hutter 2019, algorithm 2) by their definition, with the
 // maximum of AMSGrad (Reddi et al. 2018), element by element in fp64, each result rounded once: the ground truth.
 #include <cmath>
+#include <type_traits>
 
 #include "adam/table.hpp"
 #include "thread_pool.hpp"
@@ -21,27 +22,33 @@ T& at(void* tensor, int64_t i) {
 
 template <class T, class State>
 void element(const AdamStep& s, const AdamTensor& t, int64_t i) {
-  double p = t.master ? t.master[i] : to_float(at<T>(t.param, i));
+  using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  double p = t.master ? to_float(at<Wide>(t.master, i)) : to_float(at<T>(t.param, i));
   double g = s.grad_factor * to_float(static_cast<const T*>(t.grad)[i]);
   if (s.l2 != 0) g += s.l2 * p;
   p *= s.decay;
 
-  const double m = s.beta1 * to_float(at<State>(t.exp_avg, i)) + (1 - s.beta1) * g;
+  // m = beta1 * m + (1 - beta1) * g, as torch writes it: an infinite m becomes NaN.
+  const double before = to_float(at<State>(t.exp_avg, i));
+  const double m = before + (1 - s.beta1) * (g - before);
   const double v = s.beta2 * to_float(at<State>(t.exp_avg_sq, i)) + (1 - s.beta2) * g * g;
   round_to(m, at<State>(t.exp_avg, i));
   round_to(v, at<State>(t.exp_avg_sq, i));
 
   double largest = v;
   if (t.max_exp_avg_sq) {
-    const double before = to_float(at<State>(t.max_exp_avg_sq, i));
-    if (before > v || std::isnan(before)) largest = before;
+    const double so_far = to_float(at<State>(t.max_exp_avg_sq, i));
+    if (so_far > v || std::isnan(so_far)) largest = so_far;
     round_to(largest, at<State>(t.max_exp_avg_sq, i));
   }
 
   p -= t.step_size * m / (std::sqrt(largest) * t.inv_root_correction2 + s.eps);
   round_to(p, at<T>(t.param, i));
-  if (t.master) t.master[i] = static_cast<float>(p);
-  if (t.ema) t.ema[i] = static_cast<float>(s.ema_decay * t.ema[i] + (1 - s.ema_decay) * p);
+  if (t.master) round_to(p, at<Wide>(t.master, i));
+  if (t.ema) {
+    Wide& ema = at<Wide>(t.ema, i);
+    round_to(s.ema_decay * ema + (1 - s.ema_decay) * p, ema);
+  }
 }
 
 template <class T, class State>

@@ -20,8 +20,10 @@ from accelops.kernels.adam.lists import Lists
 
 _HALF = (torch.bfloat16, torch.float16)
 _FULL_PRECISION = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "master", "ema")  # state, with master_weights
-# Its name before torch 2.10, and since.
-_capture_check = getattr(Optimizer, "_cuda_graph_capture_health_check", None) or Optimizer._accelerator_graph_capture_health_check
+# Its name since torch 2.10, and before.
+_capture_check = (
+    getattr(Optimizer, "_accelerator_graph_capture_health_check", None) or Optimizer._cuda_graph_capture_health_check
+)
 
 
 class _Extended(torch.optim.Adam):
