@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from accelops.targets import TargetUnavailable
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
-Size = Union[int, tuple[int, ...]]
+Size = int | tuple[int, ...]
 _PLAIN = (Tensor, torch.nn.Parameter)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
