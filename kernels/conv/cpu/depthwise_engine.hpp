@@ -2,7 +2,7 @@
 //
 // Taps are taken in Runs: up to 7 taps whose inputs lie one result row apart. A block of up to 14 result rows is held in
 // registers, one vector wide; an input vector, once loaded, meets every (row, tap of the run) pair that it serves, so that
-// a 7x7 kernel costs 21 loads per 56 multiply-adds and the FMA units, not the loads, are the limit.
+// a 7x7 kernel costs 27 loads per 98 multiply-adds and the FMA units, not the loads, are the limit.
 #pragma once
 
 #include "vec.hpp"
@@ -144,7 +144,7 @@ static void accumulate_rows(const Plane& p, const float* source, const float* re
   }
 }
 
-// Calls body(first row, rows as a compile-time constant) over blocks of nearly equal height, at most `most`.
+// Calls body(first row, rows) over blocks of nearly equal height, at most `most`.
 template <class Body>
 static inline void for_each_block(int64_t rows, int64_t most, const Body& body) {
   const int64_t blocks = (rows + most - 1) / most;

@@ -65,7 +65,7 @@ static inline Span results_in(const Axis& a, int64_t lo, int64_t hi) {
 
 struct Sweep {
   Axis axis[3];
-  int64_t first_run, runs, first_tap;  // its share of the Runs and of the packed taps
+  int64_t first_run, runs;  // its share of the plan's Runs
 
   // Extends `window` to the source indices that the results in `box` gather from.
   void extend(const Window& box, Window& window) const {

@@ -13,8 +13,8 @@ namespace accelops::ACCELOPS_ISA {
 
 // The meaning of ConvTiles for this family; depthwise.py's Config has the same fields.
 struct DepthwiseTiles {
-  int64_t block_rows;   // result rows in registers
-  int64_t vectors;      // vectors of channels per block where lanes run over channels
+  int64_t block_rows;  // result rows in registers
+  int64_t vectors;     // vectors of channels per block where lanes run over channels
   int64_t cache_kib;   // what a box may touch
   bool over_channels;  // lanes run over channels in contiguous tensors too, whose lines are transposed in staging
 };
@@ -73,14 +73,23 @@ class DepthwisePlan {
   const DepthwiseTiles tiles;
   const bool channels;  // lanes run over channels
   const int64_t lanes;  // channels per block
-  const bool to_small;
+  const bool to_small;  // results on the small side
   const int64_t *source_size, *result_size;
+  const bool folded;  // the rows of the engine are vectors of one line
   Layout source, result;
 
   int64_t channel_blocks() const { return ceil_div(p.in_channels, lanes); }
   int64_t boxes() const { return volume(box_count); }
   int64_t line() const { return larger(box[2], source_extent(2)) + larger(p.stride[2], Vec::lanes); }
   int64_t packed(int64_t tap) const { return order[tap]; }
+
+  bool margins() const { return box_count[2] > 1; }
+  int64_t result_elements() const { return volume(box); }
+  int64_t source_elements() const {
+    int64_t n = 1;
+    for (int d = 0; d < 3; ++d) n *= smaller(source_extent(d), source_size[d]);
+    return n;
+  }
 
   // The task whose memory is fetched while `index` is computed, and how many cache lines of a tensor per column of it.
   int64_t next(int64_t index) const { return index + (p.channels_last ? channel_blocks() : 1); }
@@ -90,13 +99,7 @@ class DepthwisePlan {
                                  : ceil_div(box[1], tiles.block_rows) * (channels ? box[2] * lanes / Vec::lanes : vectors);
     return ceil_div(elements * lanes * element_size, 64 * box[0] * steps);
   }
-  int64_t source_elements() const {
-    int64_t n = 1;
-    for (int d = 0; d < 3; ++d) n *= smaller(source_extent(d), source_size[d]);
-    return n;
-  }
-  int64_t result_elements() const { return volume(box); }
-  bool margins() const { return box_count[2] > 1; }
+
   // Tasks in the order of memory: what one reads adjoins what the last one read.
   Task task(int64_t index) const {
     const int64_t b = boxes(), k = channel_blocks();
@@ -141,8 +144,6 @@ class DepthwisePlan {
     return count;
   }
 
-  const bool folded;
-
  private:
   Plane plane_of(const Sweep& s, int64_t rows, int64_t columns) const {
     const Run* first = static_cast<const Run*>(runs) + s.first_run;
@@ -161,7 +162,7 @@ class DepthwisePlan {
     return to_small ? (box[d] - 1) * p.stride[d] + reach + 1 : (box[d] - 1 + reach) / p.stride[d] + 2;
   }
 
-  // Bytes of the tensors that the results of a box touch: with lanes over channels, of all channels, which adjoin in memory.
+  // Bytes of the tensors that the results of a box touch, in fp32: of all channels where those adjoin in memory.
   int64_t footprint() const {
     return (source_elements() + result_elements()) * (p.channels_last ? p.in_channels : lanes) * int64_t(sizeof(float));
   }
@@ -183,7 +184,7 @@ class DepthwisePlan {
   }
 
   void add_runs(Sweep& s) {
-    s.first_run = run_count, s.first_tap = tap;
+    s.first_run = run_count;
     const Axis* a = s.axis;
     const int vertical = folded ? 2 : 1, other = folded ? 1 : 2;
     // Taps `every` apart see inputs one result row apart.

@@ -136,7 +136,7 @@ struct Source {
           rows[k] = Vec::load(data + i, n);
           if (saved) rows[k] = rows[k] * slope(activation, Vec::load(saved + i, n));
         }
-        Vec::transpose(rows);
+        transpose(rows);
 #pragma GCC unroll 16
         for (int k = 0; k < Vec::lanes; ++k)
           if (k < n) rows[k].store(to + (x + k) * lanes + c);
@@ -203,7 +203,7 @@ struct Sink {
         const int n = static_cast<int>(smaller(Vec::lanes, count - x));
         Vec rows[Vec::lanes];
         for (int k = 0; k < Vec::lanes; ++k) rows[k] = Vec::load(from + smaller(x + k, count - 1) * lanes + c) + add;
-        Vec::transpose(rows);
+        transpose(rows);
 #pragma GCC unroll 16
         for (int k = 0; k < Vec::lanes; ++k) {
           const int64_t i = first + (c + k) * plane + x;

@@ -172,15 +172,6 @@ struct Vec {
     return r;
   }
 
-  // Lane j of row i becomes lane i of row j: log2(lanes) perfect shuffles of the rows.
-  static void transpose(Vec (&rows)[lanes]) {
-    for (int stage = 1; stage < lanes; stage *= 2) {
-      Vec mixed[lanes];
-      for (int i = 0; i < lanes / 2; ++i) interleave(rows[i], rows[i + lanes / 2], mixed[2 * i], mixed[2 * i + 1]);
-      for (int i = 0; i < lanes; ++i) rows[i] = mixed[i];
-    }
-  }
-
   float sum() const {
     float s = 0;
     for (int i = 0; i < lanes; ++i) s += v[i];
@@ -235,23 +226,6 @@ struct Vec {
   }
 
  private:
-  // low: a0 b0 a1 b1 ...; high: the same of the upper halves.
-  static void interleave(Vec a, Vec b, Vec& low, Vec& high) {
-#if defined(__clang__)
-    for (int i = 0; i < lanes; ++i) {
-      low.v[i] = i % 2 ? b.v[i / 2] : a.v[i / 2];
-      high.v[i] = i % 2 ? b.v[(lanes + i) / 2] : a.v[(lanes + i) / 2];
-    }
-#else
-    Bits first, second;
-    for (int i = 0; i < lanes; ++i) {
-      first[i] = i / 2 + (i % 2) * lanes;
-      second[i] = first[i] + lanes / 2;
-    }
-    low.v = __builtin_shuffle(a.v, b.v, first);
-    high.v = __builtin_shuffle(a.v, b.v, second);
-#endif
-  }
 #if defined(__AVX512F__)
   static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
   template <int s>
