@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+
 from accelops.kernels.conv import cpu, reference
 from accelops.kernels.conv.cpu import depthwise
 from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec

@@ -1,11 +1,12 @@
 // The activations that the convolutions fuse, and their slopes for the backward, on one Vec.
 //
 // exp: 2^n e^r with |r| <= ln 2 / 2, the remainder by two-term reduction (Cody & Waite 1980), e^r by a polynomial.
-// GELU (exact): z Phi(z). The lower tail of the normal distribution is Phi(-t) = exp(-t^2/2) M(t), t >= 0, where M is half
-// the scaled complementary error function; M falls smoothly like 1/t, so a polynomial in 1 / (1 + 0.3 t) holds it to 4e-9
-// (after Shepherd & Laframboise 1981). Unlike 1 + erf it does not cancel for negative z, and the same exponential gives
-// the density in the slope. All coefficients are minimax fits. Errors: exp 1 ulp, SiLU 2, GELU 2, growing to 11 in its far
-// tail, where rounding t^2 dominates and the value is below 1e-5. exp costs ~20 flops a lane, GELU ~45.
+// GELU (exact): z Phi(z). The lower tail of the normal distribution is Phi(-t) = exp(-t^2/2) M(t), t >= 0, where M is
+// half the scaled complementary error function; M falls smoothly like 1/t, so a polynomial in 1 / (1 + 0.3 t) holds it
+// to 4e-9 (after Shepherd & Laframboise 1981). Unlike 1 + erf it does not cancel for negative z, and the same
+// exponential gives the density in the slope. All coefficients are minimax fits. Errors: exp 1 ulp, SiLU 2, GELU 2,
+// growing to 11 in its far tail, where rounding t^2 dominates and the value is below 1e-5. exp costs ~20 flops a lane,
+// GELU ~45.
 #pragma once
 
 #include "conv/problem.hpp"
@@ -22,7 +23,8 @@ static inline Vec polynomial(const float (&coefficients)[degree + 1], Vec x) {
 
 // NaN stays NaN; past +-104 the result is infinity or zero.
 static inline Vec exp(Vec x) {
-  constexpr float kQ[5] = {0.499999995f, 0.166665737f, 0.041666861f, 0.00836374009f, 0.001390153f};  // (e^r - 1 - r) / r^2
+  constexpr float kQ[5] = {0.499999995f, 0.166665737f, 0.041666861f, 0.00836374009f,
+                           0.001390153f};                       // (e^r - 1 - r) / r^2
   const Vec limit(104.0f), below(-104.0f), round(12582912.0f);  // adding 1.5 * 2^23 rounds to an integer
   x = x.v > limit.v ? limit.v : x.v;
   x = x.v < below.v ? below.v : x.v;
@@ -35,14 +37,16 @@ static inline Vec exp(Vec x) {
   return e * Vec::power_of_two(half) * Vec::power_of_two(whole - half);
 }
 
-static inline Vec sigmoid(Vec z) { return Vec(1.0f) / (Vec(1.0f) + exp(Vec(0.0f) - z)); }
+static inline Vec sigmoid(Vec z) {
+  return Vec(1.0f) / (Vec(1.0f) + exp(Vec(0.0f) - z));
+}
 
 struct Normal {
   Vec cdf, density;
 };
 
 static inline Normal normal(Vec z) {
-  constexpr float kM[10] = {0.221970613f,    0.164579485f,   0.0865497101f,  0.0277603352f,  0.00181603307f,
+  constexpr float kM[10] = {0.221970613f,    0.164579485f,    0.0865497101f,  0.0277603352f,  0.00181603307f,
                             -0.00242348522f, -5.69703518e-4f, 2.80594925e-4f, 7.67079954e-5f, -4.02928621e-5f};
   const Vec cut(16.0f);  // exp(-128) is zero in fp32
   Vec t = z.v < 0 ? -z.v : z.v;

@@ -1,4 +1,4 @@
-"""The depthwise family: which Specs depthwise.cpp serves, with which tiles, and where it was measured faster than torch."""
+"""The depthwise family: what depthwise.cpp serves, with which tiles, and where it was measured faster than torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ..spec import ConvSpec
 
 @dataclass(frozen=True)
 class Config:
-    """The tiles of depthwise_plan.hpp: `block_rows` result rows are held in registers (1 to 14); where vector lanes run over
-    channels a block holds `vectors` vectors of them; a box of results and what it gathers from touch about `cache_kib` KiB;
-    `over_channels` lets lanes run over channels in contiguous tensors too, whose lines are transposed on the way."""
+    """The tiles of depthwise_plan.hpp: `block_rows` result rows are held in registers (1 to 14); where vector lanes run
+    over channels a block holds `vectors` vectors of them (1 to 4); a box of results and what it gathers from touch about
+    `cache_kib` KiB; `over_channels` lets lanes run over channels in contiguous tensors too, whose lines are transposed
+    on the way."""
 
     block_rows: int = 14
     vectors: int = 2
@@ -48,9 +49,9 @@ def configs(spec: ConvSpec) -> list[Config]:
     return [Config(rows, v, kib, over) for over, v in lanes for kib in (512, 128, 1536) for rows in (14, 8, 4)]
 
 
-# The output width from which the kernels won, per (3x3, 5x5, 7x7): below it lines are too short for what a task costs, and
-# without one the memory is the limit and torch is as near to it. Measured against torch in the same format, batch 8, on
-# the 2D layers of MobileNetV2, MobileNetV3 and ConvNeXt-T, 7 to 112 wide.
+# The output width from which the kernels won, per (3x3, 5x5, 7x7): below it lines are too short for what a task costs,
+# and without one the memory is the limit and torch is as near to it. Measured against torch in the same format, batch 8,
+# on the 2D layers of MobileNetV2, MobileNetV3 and ConvNeXt-T, 7 to 112 wide.
 NEVER = 1 << 60
 LEAST_WIDTH = {
     ("fprop", "contiguous", "float32", "stride 1"): (28, 28, 28),

@@ -1,5 +1,6 @@
-// Depthwise fprop and dgrad: stage a box of the source, correlate it with the channel's filter, write the results through
-// bias and activation. 2 N C O P Q T R S flops; each tensor is read or written once, plus the halo of the boxes.
+// Depthwise fprop and dgrad: stage a box of the source, correlate it with the channel's filter, write the results
+// through bias and activation. 2 N C O P Q T R S flops; each tensor is read or written once, plus the halo of the
+// boxes.
 #include "conv/cpu/depthwise.hpp"
 #include "conv/cpu/depthwise_plan.hpp"
 #include "thread_pool.hpp"
@@ -13,7 +14,19 @@ void pack(const DepthwisePlan& plan, const ConvProblem& p, const void* weight, i
   const int64_t taps = tap_count(p);
   for (int64_t k = 0; k < taps; ++k)
     for (int64_t lane = 0; lane < plan.lanes; ++lane)
-      packed[k * plan.lanes + lane] = c + lane < p.in_channels ? to_float(filters[(c + lane) * taps + plan.packed(k)]) : 0.0f;
+      packed[k * plan.lanes + lane] =
+          c + lane < p.in_channels ? to_float(filters[(c + lane) * taps + plan.packed(k)]) : 0.0f;
+}
+
+template <class T>
+Sink<T> sink_of(const ConvProblem& p, const ConvOperands& o, const int64_t* size, float* line) {
+  Sink<T> sink{};
+  sink.channels = p.in_channels, sink.channels_last = p.channels_last, sink.line = line;
+  for (int d = 0; d < 3; ++d) sink.size[d] = size[d];
+  if (p.direction == Direction::dgrad) return sink.data = static_cast<T*>(o.grad_input), sink;
+  sink.data = static_cast<T*>(o.output), sink.saved = static_cast<T*>(o.output_saved), sink.activation = p.activation;
+  if (p.bias) sink.bias = static_cast<const T*>(o.bias);
+  return sink;
 }
 
 template <class T>
@@ -24,27 +37,23 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
   const int64_t tasks = p.batch * plan.boxes() * plan.channel_blocks();
   if (tasks == 0) return;
   // About eight chunks for each thread, of whole boxes.
-  const int64_t whole = p.channels_last ? plan.channel_blocks() : 1, chunk = ceil_div(ceil_div(tasks, 8 * threads), whole) * whole;
+  const int64_t whole = p.channels_last ? plan.channel_blocks() : 1,
+                chunk = ceil_div(ceil_div(tasks, 8 * threads), whole) * whole;
   Scratch<float> packed(plan.channel_blocks() * tap_count(p) * plan.lanes);
   parallel_for(threads, plan.channel_blocks(), 8192 / (tap_count(p) * plan.lanes) + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) pack<T>(plan, p, o.weight, b * plan.lanes, packed + b * tap_count(p) * plan.lanes);
+    for (int64_t b = begin; b < end; ++b)
+      pack<T>(plan, p, o.weight, b * plan.lanes, packed + b * tap_count(p) * plan.lanes);
   });
   parallel_for(threads, tasks, chunk, [&](int64_t begin, int64_t end) {
     Scratch<float> scratch(plan.source.size + plan.result.size + plan.line());
     float *staged = scratch, *results = staged + plan.source.size, *line = results + plan.result.size;
-    Source<T> source{static_cast<const T*>(fprop ? o.input : o.grad_output), nullptr, p.activation,
-                     p.in_channels, {in[0], in[1], in[2]}, p.channels_last, line};
-    Sink<T> sink{static_cast<T*>(fprop ? o.output : o.grad_input), nullptr, nullptr, Activation::none,
-                 p.in_channels, {out[0], out[1], out[2]}, p.channels_last, line};
-    if (fprop) {
-      sink.saved = static_cast<T*>(o.output_saved), sink.activation = p.activation;
-      if (p.bias) sink.bias = static_cast<const T*>(o.bias);
-    } else if (p.activation != Activation::none) {
-      source.saved = static_cast<const T*>(o.saved);
-    }
+    const Source<T> source =
+        source_of<T>(p, fprop ? o.input : o.grad_output, fprop ? nullptr : o.saved, in, line);
+    const Sink<T> sink = sink_of<T>(p, o, out, line);
     zero(staged, plan.source.size);
     Place here(plan), there(plan);
-    const int64_t lines[2] = {plan.lines_ahead(plan.result_elements(), sizeof(T)), plan.lines_ahead(plan.source_elements(), sizeof(T))};
+    const int64_t lines[2] = {plan.lines_ahead(plan.result_elements(), sizeof(T)),
+                              plan.lines_ahead(plan.source_elements(), sizeof(T))};
     for (int64_t task = begin; task < end; ++task) {
       const Task t = plan.task(task);
       const int64_t n = t.n, c = t.block * plan.lanes;
@@ -55,13 +64,16 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
       if (plan.next(task) < end) {
         const Task u = plan.task(plan.next(task));
         there.go(u.box);
-        ahead.at[1] = first_byte(source.data, p.channels_last, p.in_channels, in, u.n, u.block * plan.lanes, there.window);
+        ahead.at[1] =
+            first_byte(source.data, p.channels_last, p.in_channels, in, u.n, u.block * plan.lanes, there.window);
         ahead.lines[1] = lines[1];
       }
       for (int64_t i = 0; i < here.piece_count; ++i) {
         const Piece& piece = here.pieces[i];
-        if (plan.channels) correlate<true>(piece.plane, plan.tiles.block_rows, staged + piece.from, weight, results + piece.to, ahead);
-        else correlate<false>(piece.plane, plan.tiles.block_rows, staged + piece.from, weight, results + piece.to, ahead);
+        if (plan.channels)
+          correlate<true>(piece.plane, plan.tiles.block_rows, staged + piece.from, weight, results + piece.to, ahead);
+        else
+          correlate<false>(piece.plane, plan.tiles.block_rows, staged + piece.from, weight, results + piece.to, ahead);
       }
       sink.unstage(n, c, here.box, plan.result, results);
     }

@@ -1,8 +1,8 @@
 // The arithmetic of every depthwise convolution, on fp32 scratch: correlate (fprop and dgrad) and accumulate (wgrad).
 //
-// Taps are taken in Runs: up to 7 taps whose inputs lie one result row apart. A block of up to 14 result rows is held in
-// registers, one vector wide; an input vector, once loaded, meets every (row, tap of the run) pair that it serves, so that
-// a 7x7 kernel costs 27 loads per 98 multiply-adds and the FMA units, not the loads, are the limit.
+// Taps are taken in Runs: up to 7 taps whose inputs lie one result row apart. A block of up to 14 result rows is held
+// in registers, one vector wide; an input vector, once loaded, meets every (row, tap of the run) pair that it serves,
+// so that a 7x7 kernel costs 27 loads per 98 multiply-adds and the FMA units, not the loads, are the limit.
 #pragma once
 
 #include "vec.hpp"
@@ -10,7 +10,7 @@
 namespace accelops::ACCELOPS_ISA {
 
 constexpr int kRunTaps = 7;
-constexpr int kBlockRows = 14;
+constexpr int kBlockRows = Vec::lanes == 16 ? 14 : 8;  // more than 8 and the weights spill from 16 registers
 
 struct Run {
   int64_t source;  // of its first tap, from the input of the first result
@@ -18,8 +18,9 @@ struct Run {
   int64_t taps;
 };
 
-// One plane of results and what it gathers from. Lanes over channels: `vectors` per column, weights and weight gradients one
-// vector per tap and vector. Lanes along rows: vectors is 1, weights are scalars, weight gradients a vector per tap.
+// One plane of results and what it gathers from. Lanes over channels: `vectors` per column, weights and weight
+// gradients one vector per tap and vector. Lanes along rows: vectors is 1, weights are scalars, weight gradients a
+// vector per tap.
 struct Plane {
   const Run* runs;
   int64_t run_count;
@@ -28,8 +29,9 @@ struct Plane {
   int64_t result_pitch, result_column;
 };
 
-// Memory that the coming tasks will touch, asked for a few cache lines at a time between the columns of this one: a task
-// alternates between reading, computing and writing, and no hardware prefetcher sees across (1.5x on planes beyond L2).
+// Memory that the coming tasks will touch, asked for a few cache lines at a time between the columns of this one: a
+// task alternates between reading, computing and writing, and no hardware prefetcher sees across (1.5x on planes beyond
+// L2).
 struct Ahead {
   const char* at[2];
   int64_t lines[2];  // per column and vector
@@ -55,8 +57,8 @@ static inline void correlate_run(const float* x, int64_t pitch, const float* wei
 
 // The runs of equal length from `run` on; returns the first of another length.
 template <int rows, int taps, bool channels>
-static inline const Run* correlate_runs(const Run* run, const Run* end, const float* x, int64_t pitch, const float* weight,
-                                        int64_t stride, Vec (&sum)[rows]) {
+static inline const Run* correlate_runs(const Run* run, const Run* end, const float* x, int64_t pitch,
+                                        const float* weight, int64_t stride, Vec (&sum)[rows]) {
   do {
     correlate_run<rows, taps, channels>(x + run->source, pitch, weight + run->tap * stride, stride, sum);
   } while (++run < end && run->taps == taps);
@@ -70,27 +72,30 @@ static void correlate_rows(const Plane& p, const float* source, const float* wei
     for (int64_t v = 0; v < (channels ? p.vectors : 1); ++v) {
       ahead.step();
       const float* x = source + column * p.source_column + v * Vec::lanes;
+      const float* w = weight + v * Vec::lanes;
       Vec sum[rows];
       for (int i = 0; i < rows; ++i) sum[i] = Vec(0.0f);
       const Run *run = p.runs, *end = run + p.run_count;
       while (run < end) {
         switch (run->taps) {
-          case 1: run = correlate_runs<rows, 1, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
-          case 2: run = correlate_runs<rows, 2, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
-          case 3: run = correlate_runs<rows, 3, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
-          case 4: run = correlate_runs<rows, 4, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
-          case 5: run = correlate_runs<rows, 5, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
-          case 6: run = correlate_runs<rows, 6, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
-          case 7: run = correlate_runs<rows, 7, channels>(run, end, x, pitch, weight + v * Vec::lanes, stride, sum); break;
+          case 1: run = correlate_runs<rows, 1, channels>(run, end, x, pitch, w, stride, sum); break;
+          case 2: run = correlate_runs<rows, 2, channels>(run, end, x, pitch, w, stride, sum); break;
+          case 3: run = correlate_runs<rows, 3, channels>(run, end, x, pitch, w, stride, sum); break;
+          case 4: run = correlate_runs<rows, 4, channels>(run, end, x, pitch, w, stride, sum); break;
+          case 5: run = correlate_runs<rows, 5, channels>(run, end, x, pitch, w, stride, sum); break;
+          case 6: run = correlate_runs<rows, 6, channels>(run, end, x, pitch, w, stride, sum); break;
+          case 7: run = correlate_runs<rows, 7, channels>(run, end, x, pitch, w, stride, sum); break;
         }
       }
-      for (int i = 0; i < rows; ++i) sum[i].store(result + i * p.result_pitch + column * p.result_column + v * Vec::lanes);
+      for (int i = 0; i < rows; ++i)
+        sum[i].store(result + i * p.result_pitch + column * p.result_column + v * Vec::lanes);
     }
   }
 }
 
 template <int rows, int taps>
-static inline void accumulate_run(const float* x, int64_t pitch, const Vec (&g)[rows], float* gradient, int64_t stride, int valid) {
+static inline void accumulate_run(const float* x, int64_t pitch, const Vec (&g)[rows], float* gradient, int64_t stride,
+                                  int valid) {
   Vec sum[taps];
   for (int r = 0; r < taps; ++r) sum[r] = Vec(0.0f);
 #pragma GCC unroll 20
@@ -108,8 +113,8 @@ static inline void accumulate_run(const float* x, int64_t pitch, const Vec (&g)[
 }
 
 template <int rows, int taps>
-static inline const Run* accumulate_runs(const Run* run, const Run* end, const float* x, int64_t pitch, const Vec (&g)[rows],
-                                         float* gradient, int64_t stride, int valid) {
+static inline const Run* accumulate_runs(const Run* run, const Run* end, const float* x, int64_t pitch,
+                                         const Vec (&g)[rows], float* gradient, int64_t stride, int valid) {
   do {
     accumulate_run<rows, taps>(x + run->source, pitch, g, gradient + run->tap * stride, stride, valid);
   } while (++run < end && run->taps == taps);
@@ -118,7 +123,8 @@ static inline const Run* accumulate_runs(const Run* run, const Run* end, const f
 
 // `last` lanes of the last column are results.
 template <int rows, bool channels>
-static void accumulate_rows(const Plane& p, const float* source, const float* result, float* gradient, int last, Ahead& ahead) {
+static void accumulate_rows(const Plane& p, const float* source, const float* result, float* gradient, int last,
+                            Ahead& ahead) {
   const int64_t pitch = p.source_pitch, stride = channels ? p.vectors * Vec::lanes : Vec::lanes;
   for (int64_t column = 0; column < p.columns; ++column) {
     const int valid = column + 1 < p.columns ? Vec::lanes : last;
@@ -126,7 +132,8 @@ static void accumulate_rows(const Plane& p, const float* source, const float* re
       ahead.step();
       const float* x = source + column * p.source_column + v * Vec::lanes;
       Vec g[rows];
-      for (int i = 0; i < rows; ++i) g[i] = Vec::load(result + i * p.result_pitch + column * p.result_column + v * Vec::lanes);
+      for (int i = 0; i < rows; ++i)
+        g[i] = Vec::load(result + i * p.result_pitch + column * p.result_column + v * Vec::lanes);
       const Run *run = p.runs, *end = run + p.run_count;
       float* to = gradient + v * Vec::lanes;
       while (run < end) {
@@ -158,11 +165,13 @@ using CorrelateRows = void (*)(const Plane&, const float*, const float*, float*,
 using AccumulateRows = void (*)(const Plane&, const float*, const float*, float*, int, Ahead&);
 
 template <bool channels>
-static inline void correlate(const Plane& p, int64_t block_rows, const float* source, const float* weight, float* result, Ahead& ahead) {
-  static constexpr CorrelateRows kernel[kBlockRows] = {
-      correlate_rows<1, channels>, correlate_rows<2, channels>, correlate_rows<3, channels>, correlate_rows<4, channels>,
-      correlate_rows<5, channels>, correlate_rows<6, channels>, correlate_rows<7, channels>, correlate_rows<8, channels>,
-      correlate_rows<9, channels>, correlate_rows<10, channels>, correlate_rows<11, channels>, correlate_rows<12, channels>,
+static inline void correlate(const Plane& p, int64_t block_rows, const float* source, const float* weight,
+                             float* result, Ahead& ahead) {
+  static constexpr CorrelateRows kernel[14] = {
+      correlate_rows<1, channels>,  correlate_rows<2, channels>,  correlate_rows<3, channels>,
+      correlate_rows<4, channels>,  correlate_rows<5, channels>,  correlate_rows<6, channels>,
+      correlate_rows<7, channels>,  correlate_rows<8, channels>,  correlate_rows<9, channels>,
+      correlate_rows<10, channels>, correlate_rows<11, channels>, correlate_rows<12, channels>,
       correlate_rows<13, channels>, correlate_rows<14, channels>,
   };
   for_each_block(p.rows, block_rows, [&](int64_t first, int64_t rows) {
@@ -171,12 +180,13 @@ static inline void correlate(const Plane& p, int64_t block_rows, const float* so
 }
 
 template <bool channels>
-static inline void accumulate(const Plane& p, int64_t block_rows, const float* source, const float* result, float* gradient, int last,
-                              Ahead& ahead) {
-  static constexpr AccumulateRows kernel[kBlockRows] = {
-      accumulate_rows<1, channels>, accumulate_rows<2, channels>, accumulate_rows<3, channels>, accumulate_rows<4, channels>,
-      accumulate_rows<5, channels>, accumulate_rows<6, channels>, accumulate_rows<7, channels>, accumulate_rows<8, channels>,
-      accumulate_rows<9, channels>, accumulate_rows<10, channels>, accumulate_rows<11, channels>, accumulate_rows<12, channels>,
+static inline void accumulate(const Plane& p, int64_t block_rows, const float* source, const float* result,
+                              float* gradient, int last, Ahead& ahead) {
+  static constexpr AccumulateRows kernel[14] = {
+      accumulate_rows<1, channels>,  accumulate_rows<2, channels>,  accumulate_rows<3, channels>,
+      accumulate_rows<4, channels>,  accumulate_rows<5, channels>,  accumulate_rows<6, channels>,
+      accumulate_rows<7, channels>,  accumulate_rows<8, channels>,  accumulate_rows<9, channels>,
+      accumulate_rows<10, channels>, accumulate_rows<11, channels>, accumulate_rows<12, channels>,
       accumulate_rows<13, channels>, accumulate_rows<14, channels>,
   };
   for_each_block(p.rows, block_rows, [&](int64_t first, int64_t rows) {

@@ -1,10 +1,10 @@
 // The index arithmetic of a depthwise convolution, the same for fprop, dgrad, wgrad and for transposed ones.
 //
-// A convolution ties a small side (the output; a transposed one's input) to a large one: large = small * stride - padding +
-// tap * dilation. A result on the small side gathers with that stride from the large one. A result on the large side falls
-// into one stride-1 convolution per residue of (large + padding) mod stride, each with every stride-th tap, in reverse.
-// Either way, per dimension: result out_first + j * out_step gathers from source + j * source_step + i * reach over its taps
-// tap_first + i * tap_step. That is an Axis; three of them are a Sweep.
+// A convolution ties a small side (the output; a transposed one's input) to a large one: large = small * stride -
+// padding + tap * dilation. A result on the small side gathers with that stride from the large one. A result on the
+// large side falls into one stride-1 convolution per residue of (large + padding) mod stride, each with every stride-th
+// tap, in reverse. Either way, per dimension: result out_first + j * out_step gathers from source + j * source_step + i
+// * reach over its taps tap_first + i * tap_step. That is an Axis; three of them are a Sweep.
 #pragma once
 
 #include "conv/problem.hpp"
@@ -22,16 +22,34 @@ struct Window {
   int64_t lo[3], hi[3];
 };
 
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
-static inline int64_t round_up(int64_t a, int64_t to) { return ceil_div(a, to) * to; }
-static inline int64_t gcd(int64_t a, int64_t b) { return b == 0 ? a : gcd(b, a % b); }
+static inline int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static inline int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+static inline int64_t ceil_div(int64_t a, int64_t b) {
+  return a >= 0 ? (a + b - 1) / b : -(-a / b);
+}
+static inline int64_t round_up(int64_t a, int64_t to) {
+  return ceil_div(a, to) * to;
+}
+static inline int64_t gcd(int64_t a, int64_t b) {
+  return b == 0 ? a : gcd(b, a % b);
+}
 
-static inline const int64_t* small_side(const ConvProblem& p) { return p.transposed ? p.in : p.out; }
-static inline const int64_t* large_side(const ConvProblem& p) { return p.transposed ? p.out : p.in; }
-static inline int64_t tap_count(const ConvProblem& p) { return p.kernel[0] * p.kernel[1] * p.kernel[2]; }
-static inline int64_t volume(const int64_t* size) { return size[0] * size[1] * size[2]; }
+static inline const int64_t* small_side(const ConvProblem& p) {
+  return p.transposed ? p.in : p.out;
+}
+static inline const int64_t* large_side(const ConvProblem& p) {
+  return p.transposed ? p.out : p.in;
+}
+static inline int64_t tap_count(const ConvProblem& p) {
+  return p.kernel[0] * p.kernel[1] * p.kernel[2];
+}
+static inline int64_t volume(const int64_t* size) {
+  return size[0] * size[1] * size[2];
+}
 
 static inline Axis axis_to_small(const ConvProblem& p, int d) {
   return {small_side(p)[d], 0, 1, -p.padding[d], p.stride[d], p.kernel[d], 0, 1, p.dilation[d]};
@@ -60,7 +78,8 @@ struct Span {
   int64_t begin, end;
 };
 static inline Span results_in(const Axis& a, int64_t lo, int64_t hi) {
-  return {larger(0, ceil_div(lo - a.out_first, a.out_step)), smaller(a.results, ceil_div(hi - a.out_first, a.out_step))};
+  return {larger(0, ceil_div(lo - a.out_first, a.out_step)),
+          smaller(a.results, ceil_div(hi - a.out_first, a.out_step))};
 }
 
 struct Sweep {

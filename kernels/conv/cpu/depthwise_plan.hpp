@@ -1,8 +1,8 @@
 // How one depthwise convolution is cut: into tasks of one image, one block of channels and one box of results, whose
 // inputs and results fit the scratch of a thread; and its taps into the Runs that the engine takes.
 //
-// Where a line is all there is (1D), the rows of the engine are successive vectors of it, so that taps Vec::lanes apart make
-// a run: k=31 then costs 17 loads per 31 multiply-adds instead of one each.
+// Where a line is all there is (1D), the rows of the engine are successive vectors of it, so that taps Vec::lanes apart
+// make a run: k=31 then costs 17 loads per 31 multiply-adds instead of one each.
 #pragma once
 
 #include "conv/cpu/depthwise_engine.hpp"
@@ -49,7 +49,7 @@ class Place {
 class DepthwisePlan {
  public:
   DepthwisePlan(const ConvProblem& p, const ConvTiles& t, bool to_small)
-      : tiles{t.value[0], t.value[1], t.value[2], t.value[3] != 0},
+      : tiles{smaller(t.value[0], kBlockRows), t.value[1], t.value[2], t.value[3] != 0},
         channels(p.channels_last || t.value[3]),
         lanes(channels ? smaller(tiles.vectors, ceil_div(p.in_channels, Vec::lanes)) * Vec::lanes : 1),
         to_small(to_small),
@@ -64,7 +64,8 @@ class DepthwisePlan {
     choose_box();
     int64_t residue[3];
     for (int64_t s = 0; s < sweep_count; ++s) {
-      residue[0] = s / (p.stride[1] * p.stride[2]), residue[1] = s / p.stride[2] % p.stride[1], residue[2] = s % p.stride[2];
+      residue[0] = s / (p.stride[1] * p.stride[2]), residue[1] = s / p.stride[2] % p.stride[1],
+      residue[2] = s % p.stride[2];
       for (int d = 0; d < 3; ++d) sweeps[s].axis[d] = to_small ? axis_to_small(p, d) : axis_to_large(p, d, residue[d]);
       add_runs(sweeps[s]);
     }
@@ -95,8 +96,9 @@ class DepthwisePlan {
   int64_t next(int64_t index) const { return index + (p.channels_last ? channel_blocks() : 1); }
   int64_t lines_ahead(int64_t elements, int64_t element_size) const {
     const int64_t vectors = ceil_div(box[2], Vec::lanes);
-    const int64_t steps = folded ? ceil_div(vectors, tiles.block_rows)
-                                 : ceil_div(box[1], tiles.block_rows) * (channels ? box[2] * lanes / Vec::lanes : vectors);
+    const int64_t steps = folded
+                              ? ceil_div(vectors, tiles.block_rows)
+                              : ceil_div(box[1], tiles.block_rows) * (channels ? box[2] * lanes / Vec::lanes : vectors);
     return ceil_div(elements * lanes * element_size, 64 * box[0] * steps);
   }
 
@@ -107,7 +109,8 @@ class DepthwisePlan {
     return {index / (k * b), index / b % k, index % b};
   }
   Window box_at(int64_t index) const {
-    const int64_t at[3] = {index / (box_count[1] * box_count[2]), index / box_count[2] % box_count[1], index % box_count[2]};
+    const int64_t at[3] = {index / (box_count[1] * box_count[2]), index / box_count[2] % box_count[1],
+                           index % box_count[2]};
     Window w;
     for (int d = 0; d < 3; ++d) w.lo[d] = at[d] * box[d], w.hi[d] = smaller(w.lo[d] + box[d], result_size[d]);
     return w;
@@ -149,11 +152,21 @@ class DepthwisePlan {
     const Run* first = static_cast<const Run*>(runs) + s.first_run;
     const int64_t vectors = ceil_div(columns, Vec::lanes);
     if (channels)
-      return {first, s.runs, rows, columns, lanes / Vec::lanes, s.axis[1].source_step * source.row_pitch,
-              s.axis[2].source_step * lanes, s.axis[1].out_step * result.row_pitch, s.axis[2].out_step * lanes};
+      return {first,
+              s.runs,
+              rows,
+              columns,
+              lanes / Vec::lanes,
+              s.axis[1].source_step * source.row_pitch,
+              s.axis[2].source_step * lanes,
+              s.axis[1].out_step * result.row_pitch,
+              s.axis[2].out_step * lanes};
     if (folded) return {first, s.runs, vectors, 1, 1, Vec::lanes, 0, Vec::lanes, 0};
-    return {first, s.runs, rows, vectors, 1, s.axis[1].source_step * source.row_pitch, Vec::lanes,
-            s.axis[1].out_step * result.row_pitch, Vec::lanes};
+    return {first,      s.runs,
+            rows,       vectors,
+            1,          s.axis[1].source_step * source.row_pitch,
+            Vec::lanes, s.axis[1].out_step * result.row_pitch,
+            Vec::lanes};
   }
 
   // The most source indices that the results of a box reach.
@@ -167,8 +180,8 @@ class DepthwisePlan {
     return (source_elements() + result_elements()) * (p.channels_last ? p.in_channels : lanes) * int64_t(sizeof(float));
   }
 
-  // Halves the box, slices first, then rows, then columns, until it fits the cache, but not below twice the reach of the
-  // kernel: what is staged again for the next box stays under half. Then evens the boxes out.
+  // Halves the box, slices first, then rows, then columns, until it fits the cache, but not below twice the reach of
+  // the kernel: what is staged again for the next box stays under half. Then evens the boxes out.
   void choose_box() {
     for (int d = 0; d < 3; ++d) box[d] = larger(1, result_size[d]);
     for (int d = 0; d < 3; ++d) {

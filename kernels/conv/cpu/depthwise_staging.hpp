@@ -1,9 +1,10 @@
-// Tensors to and from the fp32 scratch on which the depthwise engine works, so that padding, strides, bf16, memory formats,
-// bias and activations are met here only: one load and one store per element beside the K multiply-adds of each.
+// Tensors to and from the fp32 scratch on which the depthwise engine works, so that padding, strides, bf16, memory
+// formats, bias and activations are met here only: one load and one store per element beside the K multiply-adds of
+// each.
 //
-// Two arrangements. Rows: a block holds one channel and vector lanes run along the line; lines are split by column phase,
-// (index mod phases), so that strided taps are contiguous too. Channels: a block holds `lanes` channels of every pixel and
-// vector lanes run over them.
+// Two arrangements. Rows: a block holds one channel and vector lanes run along the line; lines are split by column
+// phase, (index mod phases), so that strided taps are contiguous too. Channels: a block holds `lanes` channels of every
+// pixel and vector lanes run over them.
 #pragma once
 
 #include "conv/cpu/activation.hpp"
@@ -57,11 +58,11 @@ static inline void join(const float* from, int64_t count, int64_t phases, int64_
     for (int64_t k = 0; k < count; ++k) line[phases * k + phase] = from[phase * pitch + k];
 }
 
-// Where the memory of a window begins: of channel c or, where channels are last and so a window is one piece of memory with
-// all of them, the share of those from c on.
+// Where the memory of a window begins: of channel c or, where channels are last and so a window is one piece of memory
+// with all of them, the share of those from c on.
 template <class T>
-static inline const char* first_byte(const T* data, bool last, int64_t channels, const int64_t* size, int64_t n, int64_t c,
-                                     const Window& w) {
+static inline const char* first_byte(const T* data, bool last, int64_t channels, const int64_t* size, int64_t n,
+                                     int64_t c, const Window& w) {
   const int64_t row = size[2] * (last ? channels : 1), image = last ? n : n * channels + c;
   const int64_t d = larger(w.lo[0], 0), h = larger(w.lo[1], 0), h_end = smaller(w.hi[1], size[1]);
   const int64_t share = last ? (h_end - h) * row * c / channels : 0;
@@ -101,8 +102,8 @@ struct Source {
     }
   }
 
-  // The window of channels [c, c + layout.lanes) of image n, zero outside the tensor. Margins beside the lines are left as
-  // they are: they are zero from the start, unless `margins` says that the last window had others.
+  // The window of channels [c, c + layout.lanes) of image n, zero outside the tensor. Margins beside the lines are left
+  // as they are: they are zero from the start, unless `margins` says that the last window had others.
   void stage(int64_t n, int64_t c, const Window& w, const Layout& layout, bool margins, float* to) const {
     const int64_t lo = smaller(larger(w.lo[2], 0), w.hi[2]), hi = larger(lo, smaller(w.hi[2], size[2]));
     for (int64_t d = w.lo[0]; d < w.hi[0]; ++d) {
@@ -154,6 +155,14 @@ struct Source {
   }
 };
 
+template <class T>
+static inline Source<T> source_of(const ConvProblem& p, const void* data, const void* saved, const int64_t* size,
+                                  float* line) {
+  const T* at = p.activation == Activation::none ? nullptr : static_cast<const T*>(saved);
+  const auto* from = static_cast<const T*>(data);
+  return {from, at, p.activation, p.in_channels, {size[0], size[1], size[2]}, p.channels_last, line};
+}
+
 // Where results go: bias is added, then the activation taken; `saved` (null for none) receives what came before it.
 template <class T>
 struct Sink {
@@ -165,10 +174,11 @@ struct Sink {
   bool channels_last;
   float* line;
 
-  // `count` pieces of n elements, `from_stride` apart, to pieces `stride` apart from index i on. The bias is one for all, or
-  // (lanes over channels) one for each element of a piece.
+  // `count` pieces of n elements, `from_stride` apart, to pieces `stride` apart from index i on. The bias is one for
+  // all, or (lanes over channels) one for each element of a piece.
   template <bool plain, bool channelwise>
-  void copy(const float* from, int64_t from_stride, const float* b, int64_t i, int64_t n, int64_t count, int64_t stride) const {
+  void copy(const float* from, int64_t from_stride, const float* b, int64_t i, int64_t n, int64_t count,
+            int64_t stride) const {
     int64_t k = 0;
     for (; k + Vec::lanes <= n; k += Vec::lanes) {
       const Vec add = channelwise ? Vec::load(b + k) : Vec(*b);
@@ -188,13 +198,15 @@ struct Sink {
     }
   }
   template <bool channelwise>
-  void copy(const float* from, int64_t from_stride, const float* b, int64_t i, int64_t n, int64_t count, int64_t stride) const {
+  void copy(const float* from, int64_t from_stride, const float* b, int64_t i, int64_t n, int64_t count,
+            int64_t stride) const {
     if (activation == Activation::none && !saved) copy<true, channelwise>(from, from_stride, b, i, n, count, stride);
     else copy<false, channelwise>(from, from_stride, b, i, n, count, stride);
   }
 
   // The inverse of Source::stage_lines.
-  void unstage_lines(const float* from, int64_t lanes, const float* b, int64_t first, int64_t present, int64_t count) const {
+  void unstage_lines(const float* from, int64_t lanes, const float* b, int64_t first, int64_t present,
+                     int64_t count) const {
     const int64_t plane = volume(size);
     for (int64_t c = 0; c < present; c += Vec::lanes) {
       const int channels_here = static_cast<int>(smaller(Vec::lanes, present - c));
@@ -226,9 +238,11 @@ struct Sink {
           const int64_t to = (((n * size[0] + d) * size[1] + h) * size[2] + w.lo[2]) * channels + c;
           copy<true>(row, layout.lanes, b, to, present, columns, channels);
         } else if (layout.lanes > 1) {
-          unstage_lines(row, layout.lanes, b, (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + w.lo[2], present, columns);
+          unstage_lines(row, layout.lanes, b, (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + w.lo[2],
+                        present, columns);
         } else {
-          if (layout.phases > 1) join(row, ceil_div(columns, layout.phases), layout.phases, layout.phase_pitch, line), row = line;
+          if (layout.phases > 1)
+            join(row, ceil_div(columns, layout.phases), layout.phases, layout.phase_pitch, line), row = line;
           copy<false>(row, 0, b, (((n * channels + c) * size[0] + d) * size[1] + h) * size[2] + w.lo[2], columns, 1, 0);
         }
       }

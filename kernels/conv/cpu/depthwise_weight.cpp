@@ -1,6 +1,7 @@
-// Depthwise wgrad: a block of gradient rows in registers meets the input rows that its taps saw; sums stay in vectors per
-// tap until a task ends. 2 N C O P Q T R S flops. The images and boxes of a channel block are dealt to a number of splits
-// that depends on the problem alone, and their sums are added in order: the result is the same for any number of threads.
+// Depthwise wgrad: a block of gradient rows in registers meets the input rows that its taps saw; sums stay in vectors
+// per tap until a task ends. 2 N C O P Q T R S flops. The images and boxes of a channel block are dealt to a number of
+// splits that depends on the problem alone, and their sums are added in order: the result is the same for any number of
+// threads.
 #include "conv/cpu/depthwise.hpp"
 #include "conv/cpu/depthwise_plan.hpp"
 #include "thread_pool.hpp"
@@ -33,8 +34,8 @@ void add_up(const DepthwisePlan& plan, const Window& box, const float* g, float*
   }
 }
 
-void accumulate_plane(const DepthwisePlan& plan, Plane plane, const float* x, const float* g, int64_t per_line, float* sums,
-                      Ahead& ahead) {
+void accumulate_plane(const DepthwisePlan& plan, Plane plane, const float* x, const float* g, int64_t per_line,
+                      float* sums, Ahead& ahead) {
   const int64_t rows = plan.tiles.block_rows;
   const int last = static_cast<int>((per_line - 1) % Vec::lanes + 1);
   if (plan.channels) return accumulate<true>(plane, rows, x, g, sums, Vec::lanes, ahead);
@@ -44,11 +45,13 @@ void accumulate_plane(const DepthwisePlan& plan, Plane plane, const float* x, co
   plane.rows = full;
   accumulate<false>(plane, rows, x, g, sums, Vec::lanes, ahead);
   plane.rows = 1;
-  if (last < Vec::lanes) accumulate<false>(plane, rows, x + full * Vec::lanes, g + full * Vec::lanes, sums, last, ahead);
+  if (last < Vec::lanes)
+    accumulate<false>(plane, rows, x + full * Vec::lanes, g + full * Vec::lanes, sums, last, ahead);
 }
 
 // partial[split][channel][place]: places are the packed taps, then the bias.
-void finish(const DepthwisePlan& plan, const ConvProblem& p, int64_t c, int64_t places, const float* sums, float* partial) {
+void finish(const DepthwisePlan& plan, const ConvProblem& p, int64_t c, int64_t places, const float* sums,
+            float* partial) {
   for (int64_t k = 0; k < places; ++k) {
     if (!plan.channels) {
       partial[c * places + k] = Vec::load(sums + k * Vec::lanes).sum();
@@ -60,14 +63,16 @@ void finish(const DepthwisePlan& plan, const ConvProblem& p, int64_t c, int64_t 
 }
 
 template <class T>
-void reduce(const DepthwisePlan& plan, const ConvProblem& p, const ConvOperands& o, int64_t splits, const float* partial, int threads) {
+void reduce(const DepthwisePlan& plan, const ConvProblem& p, const ConvOperands& o, int64_t splits,
+            const float* partial, int threads) {
   const int64_t taps = tap_count(p), places = taps + p.bias;
   parallel_for(threads, p.in_channels, 65536 / (places * (splits + 1)) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       for (int64_t k = 0; k < places; ++k) {
         float sum = 0;
         for (int64_t s = 0; s < splits; ++s) sum += partial[(s * p.in_channels + c) * places + k];
-        T* to = k == taps ? static_cast<T*>(o.grad_bias) + c : static_cast<T*>(o.grad_weight) + c * taps + plan.packed(k);
+        T* to =
+            k == taps ? static_cast<T*>(o.grad_bias) + c : static_cast<T*>(o.grad_weight) + c * taps + plan.packed(k);
         from_float(sum, *to);
       }
     }
@@ -79,23 +84,22 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
   const DepthwisePlan plan(p, tiles, true);
   // Where channels are last a task takes all blocks of its boxes, as they adjoin in memory; else one block.
   const int64_t units = p.batch * plan.boxes(), groups = p.channels_last ? 1 : plan.channel_blocks();
-  const int64_t splits = smaller(units, ceil_div(kTasks, larger(1, groups))), blocks = p.channels_last ? plan.channel_blocks() : 1;
+  const int64_t splits = smaller(units, ceil_div(kTasks, larger(1, groups))),
+                blocks = p.channels_last ? plan.channel_blocks() : 1;
   const int64_t places = tap_count(p) + p.bias, sums_size = places * (plan.channels ? plan.lanes : Vec::lanes);
   Scratch<float> partial(splits * p.in_channels * places);
   parallel_for(threads, groups * splits, 1, [&](int64_t task, int64_t) {
     Scratch<float> scratch(plan.source.size + plan.result.size + blocks * sums_size + plan.line());
     float *x = scratch, *g = x + plan.source.size, *sums = g + plan.result.size, *line = sums + blocks * sums_size;
-    const T* saved = p.activation == Activation::none ? nullptr : static_cast<const T*>(o.saved);
-    const Source<T> input{static_cast<const T*>(o.input), nullptr, p.activation, p.in_channels,
-                          {p.in[0], p.in[1], p.in[2]}, p.channels_last, line};
-    const Source<T> gradient{static_cast<const T*>(o.grad_output), saved, p.activation, p.in_channels,
-                             {p.out[0], p.out[1], p.out[2]}, p.channels_last, line};
+    const Source<T> input = source_of<T>(p, o.input, nullptr, p.in, line);
+    const Source<T> gradient = source_of<T>(p, o.grad_output, o.saved, p.out, line);
     const Source<T>&gathered = p.transposed ? gradient : input, &results = p.transposed ? input : gradient;
     const int64_t group = task / splits, split = task % splits, end = units * (split + 1) / splits;
     zero(sums, blocks * sums_size);
     zero(x, plan.source.size);
     Place here(plan), there(plan);
-    const int64_t lines[2] = {plan.lines_ahead(plan.source_elements(), sizeof(T)), plan.lines_ahead(plan.result_elements(), sizeof(T))};
+    const int64_t lines[2] = {plan.lines_ahead(plan.source_elements(), sizeof(T)),
+                              plan.lines_ahead(plan.result_elements(), sizeof(T))};
     for (int64_t unit = units * split / splits; unit < end; ++unit) {
       const int64_t n = unit / plan.boxes(), next_n = (unit + 1) / plan.boxes();
       here.go(unit % plan.boxes()), there.go((unit + 1) % plan.boxes());
@@ -106,7 +110,8 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
         results.stage(n, c, here.box, plan.result, false, g);
         Ahead ahead{};
         if (unit + 1 < units) {
-          ahead.at[0] = first_byte(gathered.data, p.channels_last, p.in_channels, gathered.size, next_n, c, there.window);
+          ahead.at[0] =
+              first_byte(gathered.data, p.channels_last, p.in_channels, gathered.size, next_n, c, there.window);
           ahead.at[1] = first_byte(results.data, p.channels_last, p.in_channels, results.size, next_n, c, there.box);
           ahead.lines[0] = lines[0], ahead.lines[1] = lines[1];
         }
@@ -118,7 +123,8 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
       }
     }
     for (int64_t block = 0; block < blocks; ++block)
-      finish(plan, p, (group + block) * plan.lanes, places, sums + block * sums_size, partial + split * p.in_channels * places);
+      finish(plan, p, (group + block) * plan.lanes, places, sums + block * sums_size,
+             partial + split * p.in_channels * places);
   });
   reduce<T>(plan, p, o, splits, partial, threads);
 }
