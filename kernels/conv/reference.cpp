@@ -3,8 +3,10 @@
 // A forward convolution connects an input pixel i and an output pixel o through tap r of the kernel wherever
 //     i = o * stride - padding + r * dilation            (per spatial dimension; a transposed one swaps i and o).
 // fprop gathers over all (channel, tap) that reach an output; dgrad over all that reach an input; wgrad over all pixel
-// pairs that a tap connects. Each result is summed in fp64 and rounded once. 2 N K O P Q (C/groups) T R S flops.
+// pairs that a tap connects. Each result is summed in fp64 (long double for fp64 operands, so that it is a truth for fp64 too)
+// and rounded once. 2 N K O P Q (C/groups) T R S flops.
 #include <cmath>
+#include <type_traits>
 
 #include "conv/table.hpp"
 #include "thread_pool.hpp"
@@ -79,6 +81,8 @@ struct Relation {
 
 template <class T>
 class Reference {
+  using Sum = std::conditional_t<std::is_same_v<T, double>, long double, double>;
+
  public:
   Reference(const ConvProblem& p, const ConvOperands& o) : p(p), o(o) {}
 
@@ -100,8 +104,8 @@ class Reference {
   const Relation relation{p};
   const int64_t c_per_group = p.in_channels / p.groups, k_per_group = p.out_channels / p.groups;
 
-  static double at(const void* tensor, int64_t i) { return to_float(static_cast<const T*>(tensor)[i]); }
-  static void put(void* tensor, int64_t i, double x) { round(x, static_cast<T*>(tensor)[i]); }
+  static Sum at(const void* tensor, int64_t i) { return to_float(static_cast<const T*>(tensor)[i]); }
+  static void put(void* tensor, int64_t i, Sum x) { round(static_cast<double>(x), static_cast<T*>(tensor)[i]); }
   static void round(double x, double& to) { to = x; }
   template <class U>
   static void round(double x, U& to) { from_float(static_cast<float>(x), to); }
@@ -117,9 +121,9 @@ class Reference {
     return p.transposed ? relation.small_of(q, tap, in, to) : relation.large_of(q, tap, in, to);
   }
   // The gradient that arrives at the convolution's own result: through the activation.
-  double gradient(int64_t offset) const {
-    const double g = at(o.grad_output, offset);
-    return p.activation == Activation::none ? g : g * slope(p.activation, at(o.saved, offset));
+  Sum gradient(int64_t offset) const {
+    const Sum g = at(o.grad_output, offset);
+    return p.activation == Activation::none ? g : g * slope(p.activation, static_cast<double>(at(o.saved, offset)));
   }
 
   void fprop(int threads) {
@@ -128,7 +132,7 @@ class Reference {
         const int64_t n = nk / p.out_channels, k = nk % p.out_channels, first_c = k / k_per_group * c_per_group;
         for (int64_t i = 0; i < out.pixels(); ++i) {
           const Pixel q = out.pixel(i);
-          double sum = p.bias ? at(o.bias, k) : 0;
+          Sum sum = p.bias ? at(o.bias, k) : 0;
           for (int64_t t = 0; t < weight.pixels(); ++t) {
             const Pixel tap = weight.pixel(t);
             Pixel from;
@@ -137,7 +141,7 @@ class Reference {
               sum += at(o.input, in.offset(n, c, from)) * at(o.weight, weight_offset(c, k, tap));
           }
           if (o.output_saved) put(o.output_saved, out.offset(n, k, q), sum);
-          put(o.output, out.offset(n, k, q), activate(p.activation, sum));
+          put(o.output, out.offset(n, k, q), activate(p.activation, static_cast<double>(sum)));
         }
       }
     });
@@ -149,7 +153,7 @@ class Reference {
         const int64_t n = nc / p.in_channels, c = nc % p.in_channels, first_k = c / c_per_group * k_per_group;
         for (int64_t i = 0; i < in.pixels(); ++i) {
           const Pixel x = in.pixel(i);
-          double sum = 0;
+          Sum sum = 0;
           for (int64_t t = 0; t < weight.pixels(); ++t) {
             const Pixel tap = weight.pixel(t);
             Pixel to;
@@ -170,7 +174,7 @@ class Reference {
         for (int64_t c = first_c; c < first_c + c_per_group; ++c) {
           for (int64_t t = 0; t < weight.pixels(); ++t) {
             const Pixel tap = weight.pixel(t);
-            double sum = 0;
+            Sum sum = 0;
             for (int64_t n = 0; n < p.batch; ++n) {
               for (int64_t i = 0; i < out.pixels(); ++i) {
                 const Pixel q = out.pixel(i);
@@ -182,7 +186,7 @@ class Reference {
           }
         }
         if (!p.bias) continue;
-        double sum = 0;
+        Sum sum = 0;
         for (int64_t n = 0; n < p.batch; ++n)
           for (int64_t i = 0; i < out.pixels(); ++i) sum += gradient(out.offset(n, k, out.pixel(i)));
         put(o.grad_bias, k, sum);

@@ -65,6 +65,7 @@ def exactly(spec: ConvSpec, given: Operands, save: bool = False) -> list[np.ndar
     return [t.numpy() for t in by_torch(dataclasses.replace(spec, dtype="float64"), doubles, save)]
 
 
+@np.errstate(invalid="ignore")  # infinities are among the cases
 def by_definition(
     spec: ConvSpec, first: np.ndarray, second: np.ndarray, third: np.ndarray | None = None
 ) -> list[np.ndarray]:
@@ -133,6 +134,7 @@ def assert_as_good_as_torch(actual: Tensor, of_torch: Tensor, exact: np.ndarray,
 
 class ConvContract:
     implementation: ClassVar[ModuleType]
+    ours: ClassVar[bool] = True  # also held to what torch's own kernels do not promise
 
     @pytest.fixture(autouse=True)
     def seed(self) -> Iterator[None]:
@@ -162,7 +164,7 @@ class ConvContract:
             assert len(got) == len(exact), (config, spec)
             for result in zip(got, of_torch, exact, strict=True):
                 assert_as_good_as_torch(*result, f"{config} on {spec}")
-            assert got[0].is_contiguous(memory_format=memory_format(spec)), (config, spec)
+            assert not self.ours or got[0].is_contiguous(memory_format=memory_format(spec)), (config, spec)
             for buffer, old in zip(buffers, before, strict=True):
                 assert buffer is None or torch.equal(buffer.nan_to_num(7.0), old.nan_to_num(7.0)), (config, spec)
 
@@ -202,7 +204,7 @@ class ConvContract:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_results_do_not_depend_on_the_number_of_threads(self, name: str) -> None:
-        for spec in self.supported(in_every_way(BY_NAME[name], bias=True)):
+        for spec in self.supported(in_every_way(BY_NAME[name], bias=True)) if self.ours else ():
             given = operands(spec, self.current_seed)
             for config in self.implementation.configs(spec):
                 self.assert_same_on_every_thread_count(config, spec, given)
