@@ -38,7 +38,9 @@ def magnitudes(spec: ConvSpec, given: tuple[Tensor | None, ...]) -> float:
     absolute = [None if t is None else t.double().abs() for t in given]
     if spec.direction != "fprop":
         absolute[2] = None
-    return max((r.max().item() for r in results(reference, reference.Config(), plain, tuple(absolute)) if r.numel()), default=0)
+    return max(
+        (r.max().item() for r in results(reference, reference.Config(), plain, tuple(absolute)) if r.numel()), default=0
+    )
 
 
 def check(family: ModuleType, spec: ConvSpec, seed: int) -> None:
@@ -60,7 +62,9 @@ def check(family: ModuleType, spec: ConvSpec, seed: int) -> None:
             if want.numel() == 0:
                 continue
             scale = want.abs().max().item()
-            allowed = max(2 * (other.double() - want).abs().max().item(), 4 * torch.finfo(ours.dtype).eps * scale, rounding)
+            allowed = max(
+                2 * (other.double() - want).abs().max().item(), 4 * torch.finfo(ours.dtype).eps * scale, rounding
+            )
             error = (ours.double() - want).abs().max().item()
             assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}: {config}, {spec}, seed {seed}"
 

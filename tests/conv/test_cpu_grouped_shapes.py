@@ -27,7 +27,9 @@ def seed() -> int:
     return value
 
 
-def spec(size: tuple[int, ...], c: int = 4, k: int = 4, groups: int = 3, kernel: int = 3, batch: int = 2, **other) -> ConvSpec:
+def spec(
+    size: tuple[int, ...], c: int = 4, k: int = 4, groups: int = 3, kernel: int = 3, batch: int = 2, **other
+) -> ConvSpec:
     """`c` and `k` are channels per group; padding keeps the size unless given."""
     ndim = len(size)
     fields = {"stride": (1,) * ndim, "padding": (kernel // 2,) * ndim, "dilation": (1,) * ndim, **other}
@@ -46,7 +48,9 @@ def test_rows_of_every_width(width: int, seed: int) -> None:
         check(grouped, problem, seed)
 
 
-@pytest.mark.parametrize(("c", "k"), [(1, 3), (2, 2), (3, 5), (4, 7), (6, 9), (8, 8), (16, 16), (5, 17), (17, 2), (32, 32)])
+@pytest.mark.parametrize(
+    ("c", "k"), [(1, 3), (2, 2), (3, 5), (4, 7), (6, 9), (8, 8), (16, 16), (5, 17), (17, 2), (32, 32)]
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_channel_counts_per_group(c: int, k: int, dtype: str, seed: int) -> None:
     for problem in in_every_direction(spec((6, 9), c, k, dtype=dtype, bias=True)):

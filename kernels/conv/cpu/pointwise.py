@@ -7,6 +7,10 @@ from math import prod
 
 from ..spec import ConvSpec
 
+RESULT = "benchmarks/results/cpu_conv.json"
+WIDE_IMAGE = 28 * 28
+GELU_IMAGE = 56 * 56
+
 
 @dataclass(frozen=True)
 class Config:
@@ -38,4 +42,17 @@ def configs(spec: ConvSpec) -> list[Config]:
 
 
 def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:
-    return None, ""
+    """Contiguous images of at least WIDE_IMAGE pixels, stride 1.
+
+    There torch reorders to its blocked format and back: 1.1x to 2.5x on 28x28 and more, 0.8x to 1.0x on 14x14 and 7x7. In
+    channels_last its product is as good as ours (0.95x to 1.1x), and a fused activation saves less than the noise. GELU
+    costs more than the product where there are few channels to sum over (0.7x to 0.9x below 64).
+    """
+    pixels = prod(spec.output[2:])
+    if spec.memory_format != "contiguous" or spec.ndim != 2:
+        return None, f"torch is as fast in {spec.ndim}D {spec.memory_format} ({RESULT})"
+    if max(spec.stride) > 1 or pixels < WIDE_IMAGE:
+        return None, f"torch is as fast with stride {max(spec.stride)} on {pixels} pixels ({RESULT})"
+    if spec.activation == "gelu" and (spec.input[1] < 64 or pixels < GELU_IMAGE):
+        return None, f"torch is as fast with GELU on {spec.input[1]} channels, {pixels} pixels ({RESULT})"
+    return Config(), f"faster than torch on contiguous images of {WIDE_IMAGE} pixels and more ({RESULT})"
