@@ -1,6 +1,6 @@
 // Grouped convolution with a few channels per group (ResNeXt, RegNet), 1D to 3D, all directions, fp32 and bf16.
 //
-// A work item is a band of rows of one image and group (channels_last: of as many groups as fill two vectors with channels).
+// A work item is a band of rows of one image and group (channels_last: of as many groups as Config.block_channels holds).
 // Its channels are staged as fp32 planes (grouped_planes.hpp) in which a tap is an offset (grouped_geometry.hpp); the
 // register tiles of grouped_tiles.hpp do the rest. fprop and dgrad are one gathering engine with other weights; in wgrad
 // each unit of work owns a fixed share of the bands of a group and its partial sums are added in a fixed order, so that
@@ -36,6 +36,7 @@ class Grouped {
   const int64_t c_per_group = p.in_channels / p.groups, k_per_group = p.out_channels / p.groups;
   const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
   const Blocks group_blocks;
+  const bool add_bias = p.bias && p.direction == Direction::fprop;
 
   // Bytes per point and group of the planes of one side.
   static int64_t scratch(const ConvProblem& p, bool input) {
@@ -47,6 +48,8 @@ class Grouped {
 
   void stage_source(const Image<const T>& from, int64_t first_group, int64_t groups, int64_t b, float* planes) const;
   void pack(int64_t group, const int64_t* tap, int64_t phase_taps, float* to) const;
+  struct Filter;
+  void gather_band(const Filter&, int64_t n, int64_t block, int64_t b) const;
   void wgrad_unit(int64_t unit, int64_t splits, const int64_t* offset, float* partial, float* partial_bias) const;
   void wgrad_reduce(int64_t group, int64_t splits, const float* partial, const float* partial_bias) const;
 };
@@ -73,56 +76,74 @@ void Grouped<T>::pack(int64_t group, const int64_t* tap, int64_t phase_taps, flo
           *to++ = to_float(weight[g.to_input ? weight_offset(source, target, tap[t]) : weight_offset(target, source, tap[t])]);
 }
 
+// What all items of a gathering share: the taps of each target phase, by phase, and the packed weights, by group.
+template <class T>
+struct Grouped<T>::Filter {
+  const int64_t per_phase, group_weights;
+  Scratch<int64_t> offset, tap, taps;
+  Scratch<float> weight, bias;
+
+  Filter(const Grouped& grouped, int threads)
+      : per_phase(grouped.geometry.source_channels * grouped.taps),
+        group_weights(grouped.geometry.target_channels * per_phase),
+        offset(grouped.geometry.phases * per_phase),
+        tap(grouped.geometry.phases * grouped.taps),
+        taps(grouped.geometry.phases),
+        weight(grouped.p.groups * group_weights),
+        bias(grouped.p.out_channels) {
+    const Geometry& g = grouped.geometry;
+    for (int64_t f = 0; f < g.phases; ++f) taps[f] = g.taps_of(f, offset + f * per_phase, tap + f * grouped.taps);
+    parallel_for(threads, grouped.p.groups, 1, [&](int64_t group, int64_t) {
+      float* to = weight + group * group_weights;
+      for (int64_t f = 0; f < g.phases; to += g.target_channels * g.source_channels * taps[f++])
+        grouped.pack(group, tap + f * grouped.taps, taps[f], to);
+    });
+    for (int64_t k = 0; grouped.add_bias && k < grouped.p.out_channels; ++k)
+      bias[k] = to_float(static_cast<const T*>(grouped.o.bias)[k]);
+  }
+};
+
 // fprop and dgrad: every target point sums what its taps reach.
 template <class T>
 void Grouped<T>::gather(int threads) const {
-  const Geometry& g = geometry;
-  const int64_t group_weights = k_per_group * c_per_group * taps, per_phase = g.source_channels * taps;
-  Scratch<int64_t> offset(g.phases * per_phase), tap(g.phases * taps), phase_taps(g.phases);
-  for (int64_t f = 0; f < g.phases; ++f) phase_taps[f] = g.taps_of(f, offset + f * per_phase, tap + f * taps);
-  Scratch<float> weight(p.groups * group_weights), bias(p.out_channels);
-  parallel_for(threads, p.groups, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group) {
-      float* to = weight + group * group_weights;
-      for (int64_t f = 0; f < g.phases; ++f) {
-        pack(group, tap + f * taps, phase_taps[f], to);
-        to += g.target_channels * g.source_channels * phase_taps[f];
-      }
-    }
+  const Filter filter(*this, threads);
+  const int64_t bands = geometry.bands, blocks = group_blocks.blocks;
+  parallel_for(threads, p.batch * blocks * bands, 1, [&](int64_t item, int64_t) {
+    gather_band(filter, item / bands / blocks, item / bands % blocks, item % bands);
   });
-  const bool add_bias = p.bias && !g.to_input;
-  for (int64_t k = 0; add_bias && k < p.out_channels; ++k) bias[k] = to_float(static_cast<const T*>(o.bias)[k]);
+}
 
-  const Blocks blocks(g.target_channels, tile_channels);
-  const int64_t most_groups = ceil_div(p.groups, group_blocks.blocks), source_planes = g.source_channels * g.source_planes;
-  parallel_for(threads, p.batch * group_blocks.blocks * g.bands, 1, [&](int64_t item, int64_t) {
-    const int64_t b = item % g.bands, block = item / g.bands % group_blocks.blocks, n = item / g.bands / group_blocks.blocks;
-    const int64_t first = group_blocks.begin(block), groups = group_blocks.begin(block + 1) - first;
-    Scratch<float> x(most_groups * source_planes * g.plane + Vec::lanes), y(most_groups * g.target_channels * g.plane);
-    const auto source = image_of<const T>(p, g.to_input ? o.grad_output : o.input, g.to_input ? o.saved : nullptr, n, g.to_input);
-    auto target = image_of<T>(p, g.to_input ? o.grad_input : o.output, g.to_input ? nullptr : o.output_saved, n, !g.to_input);
-    if (add_bias) target.bias = bias;
-    if (g.to_input) target.activation = Activation::none;
-    stage_source(source, first, groups, b, x);
-    int64_t packed = first * group_weights;
-    for (int64_t f = 0; f < g.phases; ++f) {
-      int64_t count[3], points;
-      const Lattice l = g.target(f, b, count, points);
-      const int64_t reach = g.source_channels * phase_taps[f];
-      for (int64_t group = 0; points > 0 && group < groups; ++group) {
-        for (int64_t k = 0; k < blocks.blocks; ++k) {
-          const int64_t channel = blocks.begin(k), channels = blocks.begin(k + 1) - channel;
-          correlate(static_cast<int>(channels),
-                    {x + group * source_planes * g.plane, offset + f * per_phase,
-                     weight + packed + group * group_weights + channel * reach, reach,
-                     y + (group * g.target_channels + channel) * g.plane, g.plane},
-                    points);
-        }
+// Band b of one block of groups of image n.
+template <class T>
+void Grouped<T>::gather_band(const Filter& filter, int64_t n, int64_t block, int64_t b) const {
+  const Geometry& g = geometry;
+  const Blocks tiles(g.target_channels, tile_channels);
+  const int64_t first = group_blocks.begin(block), groups = group_blocks.begin(block + 1) - first;
+  const int64_t source_planes = g.source_channels * g.source_planes;
+  Scratch<float> x(groups * source_planes * g.plane + Vec::lanes), y(groups * g.target_channels * g.plane);
+  const auto source = image_of<const T>(p, g.to_input ? o.grad_output : o.input, g.to_input ? o.saved : nullptr, n, g.to_input);
+  auto target = image_of<T>(p, g.to_input ? o.grad_input : o.output, g.to_input ? nullptr : o.output_saved, n, !g.to_input);
+  if (add_bias) target.bias = filter.bias;
+  if (g.to_input) target.activation = Activation::none;
+  stage_source(source, first, groups, b, x);
+  const float* weight = filter.weight + first * filter.group_weights;
+  for (int64_t f = 0; f < g.phases; ++f) {
+    int64_t count[3], points;
+    const Lattice l = g.target(f, b, count, points);
+    const int64_t reach = g.source_channels * filter.taps[f];
+    for (int64_t group = 0; points > 0 && group < groups; ++group) {
+      for (int64_t k = 0; k < tiles.blocks; ++k) {
+        const int64_t channel = tiles.begin(k), channels = tiles.begin(k + 1) - channel;
+        correlate(static_cast<int>(channels),
+                  {x + group * source_planes * g.plane, filter.offset + f * filter.per_phase,
+                   weight + group * filter.group_weights + channel * reach, reach,
+                   y + (group * g.target_channels + channel) * g.plane, g.plane},
+                  points);
       }
-      if (points > 0) unstage(target, first * g.target_channels, groups * g.target_channels, l, count, y, g.plane);
-      packed += g.target_channels * reach;
     }
-  });
+    if (points > 0) unstage(target, first * g.target_channels, groups * g.target_channels, l, count, y, g.plane);
+    weight += g.target_channels * reach;
+  }
 }
 
 // to[i] = the sum of the i-th vector at `from`, sixteen at a time through a transpose.

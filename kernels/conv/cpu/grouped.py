@@ -45,7 +45,7 @@ def configs(spec: ConvSpec) -> list[Config]:
 
 
 def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:
-    """See the rules below; wider than MEASURED[format] channels per group, or in 1D and 3D, nothing was measured to win."""
+    """2D with few enough channels per group; 1D and 3D are not measured."""
     channels = max(spec.weight[1], spec.out_channels // spec.groups)
     if spec.ndim == 2 and channels <= _widest(spec):
         return Config(block_channels=32), f"faster than torch up to {_widest(spec)} channels per group ({RESULT})"
@@ -55,14 +55,17 @@ def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:
 def _widest(spec: ConvSpec) -> int:
     """The most channels per group with which every measured case of this direction, dtype, format and stride is faster.
 
-    torch computes a group of few channels as one of 16: 2 channels are 2x to 10x faster here, 4 channels 1.4x to 5x, 8
-    channels 1.1x to 1.5x, 16 channels 0.4x to 0.7x. With a stride, staging reads every phase of a row by itself, which
-    only the weight gradient of channels_last (2.3x) and the data gradient of contiguous tensors (1.8x) can afford. In
-    bfloat16 torch has dot products of pairs, we have not, so that only its poor weight gradient leaves room (1.8x to 6x).
+    torch computes a group of few channels as one of 16: 2 channels are 1.5x to 10x faster here, 4 channels 1.3x to 5x, 8
+    channels 1.1x to 1.5x, 16 channels 0.4x to 0.7x. With 8 channels a stride leaves only the weight gradient of
+    channels_last (2.2x; the others 0.7x to 1.0x): staging reads a row once for every phase. In bfloat16 torch has dot
+    products of pairs, we have not, so that little but its poor weight gradient is left (1.8x to 6x). torch's GELU of a
+    contiguous tensor is faster than ours (0.7x forward with 8 channels); the other activations only add to the gain.
     """
-    contiguous = spec.memory_format == "contiguous"
+    contiguous, wgrad = spec.memory_format == "contiguous", spec.direction == "wgrad"
     if spec.dtype == "bfloat16":
-        return (8 if spec.direction == "wgrad" else 4) if contiguous else (4 if spec.direction == "wgrad" else 2)
-    if max(spec.stride) > 1 and spec.direction != ("dgrad" if contiguous else "wgrad"):
-        return 4 if contiguous else 2
+        return (8 if wgrad else 4) if contiguous else (4 if wgrad else 2)
+    if spec.activation == "gelu" and contiguous and spec.direction == "fprop":
+        return 4
+    if max(spec.stride) > 1:
+        return 8 if wgrad and not contiguous else 4
     return 8

@@ -105,11 +105,15 @@ void gather_row_transposed(const Image<const T>& image, int64_t offset, int chan
 
 // Asks for the row of n pixels after the one at `offset`. In channels_last, a vector of channels per pixel with pixels apart
 // is a pattern that no hardware prefetcher follows: 128 channels in 32 groups at 56, one core, fprop 5.5 to 3.1 ms.
+// Always inlined: GCC 12 takes a function that only prefetches for one without effect and drops its calls.
 template <bool write, class T>
-void prefetch_row(const Image<T>& image, int64_t offset, const Lattice& l, int64_t n) {
+[[gnu::always_inline]] inline void prefetch_row(const Image<T>& image, int64_t offset, const Lattice& l, int64_t n) {
   const int64_t pixel = image.channels_last ? image.channels : 1, step = image.channels_last ? l.step[2] * pixel : 64 / sizeof(T);
-  const T* const next = image.data + offset + l.step[1] * image.size[2] * pixel;
-  for (int64_t i = 0; i < n * l.step[2] * pixel; i += step) __builtin_prefetch(next + i, write);
+  const int64_t next = offset + l.step[1] * image.size[2] * pixel;
+  for (int64_t i = 0; i < n * l.step[2] * pixel; i += step) {
+    __builtin_prefetch(image.data + next + i, write);
+    if (image.saved) __builtin_prefetch(image.saved + next + i, write);
+  }
 }
 
 // One row of a plane of up to Vec::lanes channels (contiguous: of one): points begin to end from the image, zero around.

@@ -83,7 +83,8 @@ struct Operand {
     const int64_t skip = w * w_stride + k * k_stride;
     return {data + skip, saved ? saved + skip : nullptr, activation, w_stride, k_stride};
   }
-  void prefetch(int64_t offset) const {
+  // Always inlined: GCC 12 may take a function that only prefetches for one without effect and drop its calls.
+  [[gnu::always_inline]] void prefetch(int64_t offset) const {
     __builtin_prefetch(data + offset);
     if (saved) __builtin_prefetch(saved + offset);
   }
