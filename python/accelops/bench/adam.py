@@ -1,0 +1,111 @@
+"""Optimizer steps on whole parameter lists: torch.optim.Adam and AdamW as scripts create them, as they are and rerouted.
+
+Bytes: 28 a parameter for fp32 Adam (parameter, gradient and two moments read, all but the gradient written).
+All optimizers of a list step the same parameters and gradients, each with state of its own. DeepSpeed's CPUAdam takes part
+where it is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accelops.dispatch import reroute
+from accelops.dispatch.select import use
+
+from .roofline import Ceilings
+from .rows import Job, Row, ran, row, selections_of
+from .suites import resnet50_parameters
+from .timing import Variant, interleaved
+
+PEER = "DeepSpeed CPUAdam"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A list of parameter shapes, the optimizer (a name in torch.optim) and its options."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    optimizer: str = "Adam"
+    options: dict[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    peer: bool = True  # the peer has neither amsgrad nor bf16 state
+
+
+def problems() -> list[Problem]:
+    resnet50 = resnet50_parameters()
+    numel = sum(torch.Size(shape).numel() for shape in resnet50)
+    return [
+        Problem("ResNet-50", resnet50),
+        Problem("ResNet-50, AdamW", resnet50, "AdamW", {"weight_decay": 0.05}),
+        Problem("ResNet-50, amsgrad", resnet50, options={"amsgrad": True}, peer=False),
+        Problem("ResNet-50, bf16", resnet50, dtype=torch.bfloat16, peer=False),
+        Problem("one tensor of 25.6 M", ((numel,),)),
+        Problem("2000 tensors of 1000", ((1000,),) * 2000),
+    ]
+
+
+@cache
+def missing_peer() -> str | None:
+    """Why DeepSpeed's CPUAdam is not measured, None where it is."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it greets on stdout, which belongs to --json
+            from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+            DeepSpeedCPUAdam([torch.zeros(1, requires_grad=True)])
+    except Exception as error:  # it compiles itself on first use, and that can fail in any way
+        return f"{PEER} is left out: {type(error).__name__}: {error}"
+    return None
+
+
+def jobs(target: str | None = None) -> list[Job]:
+    """A Job for each Problem. `target` asks for one by name."""
+    return [Job(p.name, lambda ceilings, s, p=p: _measure(p, target, ceilings, s)) for p in problems()]
+
+
+def _measure(problem: Problem, target: str | None, ceilings: Ceilings, seconds: float) -> Row:
+    generator = torch.Generator().manual_seed(0)
+    parameters = [torch.randn(s, generator=generator).to(problem.dtype).requires_grad_() for s in problem.shapes]
+    for p in parameters:
+        p.grad = torch.randn(p.shape, generator=generator).to(problem.dtype)
+    optimizer = getattr(torch.optim, problem.optimizer)
+    variants = {
+        "torch": Variant(_step(optimizer, parameters, problem.options)),
+        "torch fused": Variant(_step(optimizer, parameters, {**problem.options, "fused": True})),
+        "accelops": Variant(_step(optimizer, parameters, problem.options), lambda: _rerouted(target)),
+    }
+    if problem.peer and missing_peer() is None:
+        variants[PEER] = Variant(_peer_step(problem, parameters))
+    selections = selections_of(variants["accelops"])
+    times = interleaved(variants, seconds)
+    spec = selections[0].spec if len(selections) == 1 else None
+    return row(problem.name, "step", times, ran("accelops", selections), spec, ceilings)
+
+
+@contextlib.contextmanager
+def _rerouted(target: str | None) -> Iterator[None]:
+    with reroute.enabled(ops=("adam",)), use(target) if target else contextlib.nullcontext():
+        yield
+
+
+def _step(
+    optimizer: type[torch.optim.Optimizer], parameters: list[Tensor], options: dict[str, Any]
+) -> Callable[[], object]:
+    return optimizer(parameters, lr=1e-6, **options).step
+
+
+def _peer_step(problem: Problem, parameters: list[Tensor]) -> Callable[[], object]:
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return DeepSpeedCPUAdam(
+            parameters, lr=1e-6, adamw_mode=problem.optimizer == "AdamW", fp32_optimizer_states=True, **problem.options
+        ).step

@@ -1,0 +1,59 @@
+"""The machine's ceilings, measured in the run that they are used in: copy bandwidth and the peak of matrix products.
+
+A kernel is bounded by bytes / copy bandwidth and by flops / matrix peak (Williams, Waterman, Patterson 2009, "Roofline").
+The copy is larger than the caches and counts what it reads and writes. The peak is that of the faster of torch's two matrix
+engines, its product and its dense 3x3 convolution: on an AMD processor the fp32 product reaches half of the convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from accelops.kernels.spec import Spec
+
+from .timing import Variant, interleaved
+
+COPY_BYTES = 1 << 28  # 256 MiB read and 256 MiB written: beyond any last-level cache
+MATRIX = 2048
+CHANNELS, PIXELS, BATCH = 128, 28, 8
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """`copy` in bytes/s; `peak` in flop/s for each dtype."""
+
+    copy: float
+    peak: dict[str, float]
+
+    def percent_of_copy(self, spec: Spec, seconds: float) -> float:
+        return 100 * spec.bytes / seconds / self.copy
+
+    def percent_of_peak(self, spec: Spec, seconds: float) -> float:
+        """Of the dtype's peak; float32's where the dtype was not measured."""
+        return 100 * spec.flops / seconds / self.peak.get(getattr(spec, "dtype", "float32"), self.peak["float32"])
+
+
+def measure(seconds: float = 2.0) -> Ceilings:
+    """Both ceilings with torch's current number of threads, interleaved, medians, in about `seconds`."""
+    source = torch.ones(COPY_BYTES // 4)
+    target = torch.empty_like(source)
+    variants = {"copy": Variant(lambda: target.copy_(source))}
+    for dtype in DTYPES:
+        a, b = (torch.randn(MATRIX, MATRIX).to(getattr(torch, dtype)) for _ in range(2))
+        variants[f"{dtype} product"] = Variant(lambda a=a, b=b: a @ b)
+        x, w = (t.to(getattr(torch, dtype), memory_format=torch.channels_last) for t in _convolution())
+        variants[f"{dtype} convolution"] = Variant(lambda x=x, w=w: F.conv2d(x, w, padding=1))
+    times = {name: median(values) for name, values in interleaved(variants, seconds).items()}
+    flops = {"product": 2 * MATRIX**3, "convolution": 2 * BATCH * PIXELS**2 * CHANNELS**2 * 9}
+    peak = {dtype: max(count / times[f"{dtype} {engine}"] for engine, count in flops.items()) for dtype in DTYPES}
+    return Ceilings(2 * COPY_BYTES / times["copy"], peak)
+
+
+def _convolution() -> tuple[Tensor, Tensor]:
+    return torch.randn(BATCH, CHANNELS, PIXELS, PIXELS), torch.randn(CHANNELS, CHANNELS, 3, 3)

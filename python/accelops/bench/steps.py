@@ -1,0 +1,93 @@
+"""Whole training steps: forward, loss, backward and Adam, of networks built from transformers' configs, random weights.
+
+torch as called: contiguous, default Adam; torch's best: channels_last and fused=True. The accelops side is the same two
+scripts under accelops.enable().
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from accelops.dispatch import reroute
+
+from .rows import Job, Row, ran, row, selections_of
+from .timing import Variant, interleaved
+
+BATCH = 8
+SIZE = 224
+CLASSES = 1000
+
+
+def mobilenet_v2() -> nn.Module:
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+
+    return MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=CLASSES))
+
+
+def regnet() -> nn.Module:
+    """RegNetX-200MF (Radosavovic et al. 2020): 8 channels per group."""
+    from transformers import RegNetConfig, RegNetForImageClassification
+
+    config = RegNetConfig(
+        hidden_sizes=[24, 56, 152, 368], depths=[1, 1, 4, 7], groups_width=8, layer_type="x", num_labels=CLASSES
+    )
+    return RegNetForImageClassification(config)
+
+
+def convnext() -> nn.Module:
+    """ConvNeXt-T, the config's defaults."""
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    return ConvNextForImageClassification(ConvNextConfig(num_labels=CLASSES))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "MobileNetV2": mobilenet_v2,
+    "RegNet, 8 channels per group": regnet,
+    "ConvNeXt-T": convnext,
+}
+
+
+def jobs(batch: int | None = None) -> list[Job]:
+    """Raises ModuleNotFoundError where transformers is not installed."""
+    if find_spec("transformers") is None:
+        raise ModuleNotFoundError("the suite steps builds its networks with transformers: pip install transformers")
+    return [
+        Job(name, lambda _ceilings, seconds, name=name: _measure(name, batch or BATCH, seconds)) for name in NETWORKS
+    ]
+
+
+def _measure(name: str, batch: int, seconds: float) -> Row:
+    torch.manual_seed(0)
+    model = NETWORKS[name]().train()
+    variants: dict[str, Variant] = {}
+    for suffix, form, options in (
+        ("", torch.contiguous_format, {}),
+        (" channels_last, fused", torch.channels_last, {"fused": True}),
+    ):
+        variants[f"torch{suffix}"] = Variant(_step(model, batch, form, options))
+        variants[f"accelops{suffix}"] = Variant(_step(model, batch, form, options), reroute.enabled)
+    what_ran = [line for v in variants if v.startswith("accelops") for line in ran(v, selections_of(variants[v]))]
+    return row(name, "training step", interleaved(variants, seconds), what_ran)
+
+
+def _step(model: nn.Module, batch: int, form: torch.memory_format, options: dict[str, bool]) -> Callable[[], object]:
+    """One training step of a copy of `model`, with an optimizer of its own."""
+    model = copy.deepcopy(model).to(memory_format=form)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, SIZE, SIZE, generator=generator).contiguous(memory_format=form)
+    labels = torch.randint(0, CLASSES, (batch,), generator=generator)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, **options)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images).logits, labels).backward()
+        optimizer.step()
+
+    return step
