@@ -23,7 +23,7 @@ def main() -> None:
             continue
         evidence = {k: result["evidence"][k] for k in ("kind", "device", "versions", "date", "command")}
         evidence["result"] = f"benchmarks/results/{file.name}"
-        ran = {(line["op"], line["target"]) for row in result["rows"] for line in row["ran"]}
+        ran = {(line["op"], line["target"]) for row in result["rows"] for line in row.get("ran", ())}
         for op, target in ran - {(op, "aten") for op, _ in ran}:
             key = (op, target, evidence["kind"])
             if key not in newest or newest[key]["date"] <= evidence["date"]:

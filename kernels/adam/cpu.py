@@ -25,7 +25,7 @@ def configs(spec: AdamSpec) -> list[Config]:
 def heuristic(spec: AdamSpec) -> tuple[Config | None, str]:
     return (
         Config(),
-        "one pass over all parameters together beats torch's pass per tensor (benchmarks/results/adam_cpu.json)",
+        "one pass over all parameters together beats torch's pass per tensor (benchmarks/results/adam.json)",
     )
 
 

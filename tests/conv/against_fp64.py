@@ -31,16 +31,16 @@ def results(implementation: ModuleType, config: Any, spec: ConvSpec, given: tupl
     return [r for r in (got if isinstance(got, tuple) else (got,)) if r is not None]
 
 
-def magnitudes(spec: ConvSpec, given: tuple[Tensor | None, ...]) -> float:
-    """The greatest sum of the absolute values of the terms of a result: what rounding errors are proportional to where
-    the terms cancel, as in a result of a single number."""
+def rounding_of_terms(spec: ConvSpec, given: tuple[Tensor | None, ...]) -> float:
+    """One rounding (in the precision of the sums) of the greatest sum of the absolute values of the terms of a result: what
+    errors are proportional to where the terms cancel, as in a result of a single number."""
     plain = dataclasses.replace(spec, dtype="float64", activation="none")
     absolute = [None if t is None else t.double().abs() for t in given]
     if spec.direction != "fprop":
         absolute[2] = None
-    return max(
-        (r.max().item() for r in results(reference, reference.Config(), plain, tuple(absolute)) if r.numel()), default=0
-    )
+    sums = results(reference, reference.Config(), plain, tuple(absolute))
+    precision = torch.float64 if spec.dtype == "float64" else torch.float32
+    return torch.finfo(precision).eps / 2 * max((r.max().item() for r in sums if r.numel()), default=0)
 
 
 def check(family: ModuleType, spec: ConvSpec, seed: int) -> None:
@@ -52,7 +52,7 @@ def check(family: ModuleType, spec: ConvSpec, seed: int) -> None:
     exact_given = tuple(None if t is None else t.double() for t in given)
     exact = results(reference, reference.Config(), exact_spec, exact_given)
     torchs = results(aten, aten.Config(), spec, given)
-    rounding = torch.finfo(torch.float32).eps / 2 * magnitudes(spec, given)
+    rounding = rounding_of_terms(spec, given)
     for config in family.configs(spec):
         got = results(cpu, config, spec, given)
         assert len(got) == len(exact) == len(torchs)

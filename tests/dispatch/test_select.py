@@ -45,20 +45,20 @@ def test_a_heuristic_wins_over_torch():
 
 
 def test_the_users_table_wins_over_the_heuristic():
-    record(DEPTHWISE, "aten", {"type": "Config"})
+    record(DEPTHWISE, "aten", {"type": "aten.Config"})
     selection = select(DEPTHWISE)
     assert (selection.target, selection.source) == ("aten", "tuned")
-    record(DEPTHWISE, "reference", {"type": "Config"})
+    record(DEPTHWISE, "reference", {"type": "reference.Config"})
     assert select(DEPTHWISE).target == "reference"
 
 
 def test_an_entry_whose_config_no_longer_exists_is_passed_over():
-    record(DEPTHWISE, "reference", {"type": "Config", "gone": 1})
+    record(DEPTHWISE, "reference", {"type": "reference.Config", "gone": 1})
     assert select(DEPTHWISE).source == "heuristic"
 
 
 def test_use_wins_over_everything_and_ends_with_its_context():
-    record(SPEC, "aten", {"type": "Config"})
+    record(SPEC, "aten", {"type": "aten.Config"})
     with accelops.use("reference"):
         assert (select(SPEC).target, select(SPEC).source) == ("reference", "asked")
         with accelops.use("aten"):

@@ -12,7 +12,7 @@ from accelops.dispatch import tuned
 from accelops.dispatch.select import forget
 from accelops.kernels.conv.spec import ConvSpec
 
-ENTRY = tuned.Entry("reference", {"type": "Config"}, 2.0, "2.13.0", "2026-01-01")
+ENTRY = tuned.Entry("reference", {"type": "reference.Config"}, 2.0, "2.13.0", "2026-01-01")
 
 
 def spec(channels: int) -> ConvSpec:
@@ -73,7 +73,7 @@ from accelops.kernels.conv.spec import ConvSpec
 for i in range(5):
     channels = 10 * int(sys.argv[1]) + i + 1
     spec = ConvSpec("fprop", (1, channels, 8, 8), (4, channels, 3, 3), (1, 1), (0, 0), (1, 1))
-    tuned.record("conv", "cpu", {spec: tuned.Entry("reference", {"type": "Config"}, 2.0, "2.13.0", "2026-01-01")})
+    tuned.record("conv", "cpu", {spec: tuned.Entry("reference", {"type": "reference.Config"}, 2.0, "2.13.0", "2026-01-01")})
 """
 
 

@@ -7,6 +7,8 @@ from math import prod
 
 from ..spec import ConvSpec
 
+RESULTS = "benchmarks/results: mobilenet_v3.json, convnext.json, conformer.json, unet3d.json"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -84,8 +86,8 @@ def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:
         return None, "not measured for transposed, dilated or small kernels"
     losing = _loses(spec)
     if losing:
-        return None, f"{losing} (benchmarks/results/cpu_conv.json)"
-    return configs(spec)[0], "faster than torch on such layers (benchmarks/results/cpu_conv.json)"
+        return None, f"{losing} ({RESULTS})"
+    return configs(spec)[0], f"faster than torch on such layers ({RESULTS})"
 
 
 def _loses(spec: ConvSpec) -> str:

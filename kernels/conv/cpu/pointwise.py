@@ -7,7 +7,7 @@ from math import prod
 
 from ..spec import ConvSpec
 
-RESULT = "benchmarks/results/cpu_conv.json"
+RESULT = "benchmarks/results/resnet50.json"
 WIDE_IMAGE = 28 * 28
 GELU_IMAGE = 56 * 56
 

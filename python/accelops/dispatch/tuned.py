@@ -39,8 +39,10 @@ class Entry:
 
 
 def describe(config: Any) -> dict[str, Any]:
-    """A Config as JSON: its fields and its type's name, so that a table outlives no Config that has changed."""
-    return {"type": type(config).__name__, **dataclasses.asdict(config)}
+    """A Config as JSON: its fields and where its type stands ("depthwise.Config"), so that a table outlives no Config that
+    has changed."""
+    kind = type(config)
+    return {"type": f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}", **dataclasses.asdict(config)}
 
 
 def cache_folder() -> Path:
