@@ -83,7 +83,7 @@ void bind_conv(py::module_& m) {
              o.input = pointer<const void>(input), o.weight = pointer<const void>(weight), o.bias = pointer<const void>(bias);
              o.output = pointer<void>(output), o.output_saved = pointer<void>(saved);
              py::gil_scoped_release release;
-             plan.kernel(plan.problem, plan.tiles, o, threads);
+             plan.run(o, threads);
            })
       .def("dgrad",
            [](const ConvPlan& plan, uintptr_t grad_output, uintptr_t weight, uintptr_t saved, uintptr_t grad_input, int threads) {
@@ -91,7 +91,7 @@ void bind_conv(py::module_& m) {
              o.grad_output = pointer<const void>(grad_output), o.weight = pointer<const void>(weight);
              o.saved = pointer<const void>(saved), o.grad_input = pointer<void>(grad_input);
              py::gil_scoped_release release;
-             plan.kernel(plan.problem, plan.tiles, o, threads);
+             plan.run(o, threads);
            })
       .def("wgrad", [](const ConvPlan& plan, uintptr_t grad_output, uintptr_t input, uintptr_t saved, uintptr_t grad_weight,
                        uintptr_t grad_bias, int threads) {
@@ -99,7 +99,7 @@ void bind_conv(py::module_& m) {
         o.grad_output = pointer<const void>(grad_output), o.input = pointer<const void>(input);
         o.saved = pointer<const void>(saved), o.grad_weight = pointer<void>(grad_weight), o.grad_bias = pointer<void>(grad_bias);
         py::gil_scoped_release release;
-        plan.kernel(plan.problem, plan.tiles, o, threads);
+        plan.run(o, threads);
       });
 }
 

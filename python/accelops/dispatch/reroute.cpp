@@ -112,7 +112,7 @@ void convolution(Value* stack, uint64_t, uint64_t) {
       ConvOperands o;
       o.input = input.data(), o.weight = weight.data(), o.bias = data_or_null(bias), o.output = out.data();
       const ConvPlan& plan = decision->first->plan;
-      plan.kernel(plan.problem, plan.tiles, o, threads());
+      plan.run(o, threads());
       stack[0] = out.release();
       return;
     }
@@ -166,7 +166,7 @@ void convolution_backward(Value* stack, uint64_t, uint64_t) {
         out[0] = empty(*decision->first);
         o.grad_input = out[0].data();
         const ConvPlan& plan = decision->first->plan;
-        plan.kernel(plan.problem, plan.tiles, o, threads());
+        plan.run(o, threads());
       }
       if (decision->second) {
         const ConvPlan& plan = decision->second->plan;
@@ -177,7 +177,7 @@ void convolution_backward(Value* stack, uint64_t, uint64_t) {
           out[2] = empty(vector);
           o.grad_bias = out[2].data();
         }
-        plan.kernel(plan.problem, plan.tiles, o, threads());
+        plan.run(o, threads());
       }
       return give();
     }
