@@ -1,0 +1,36 @@
+"""Writes the table of measured suites into README.md, between its markers, from benchmarks/results/*.json.
+
+python benchmarks/readme.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def main() -> None:
+    lines = [
+        "| suite | vs torch as called | vs torch's best | rows | below 0.97x of either | device, threads, torch, date |",
+        "|---|---|---|---|---|---|",
+    ]
+    for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        result = json.loads(file.read_text())
+        if "geometric_means" not in result or result["suite"] == "overhead":
+            continue
+        means, evidence = result["geometric_means"], result["evidence"]
+        figures = (f"{means[name]['unweighted']:.2f}x" for name in ("ratio_vs_torch", "ratio_vs_torch_best"))
+        where = f"{evidence['device']}, {evidence['threads']}, {evidence['versions']['torch']}, {evidence['date']}"
+        lines.append(
+            f"| [{result['suite']}](benchmarks/results/{file.name}) | {' | '.join(figures)} | {len(result['rows'])} | {len(result['losses'])} | {where} |"
+        )
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    main()
