@@ -4,19 +4,12 @@
 
 #include "conv/problem.hpp"
 #include "conv/table.hpp"
+#include "dtype_names.hpp"
 
 namespace py = pybind11;
 
 namespace accelops {
 namespace {
-
-DType dtype_of(const std::string& name) {
-  if (name == "float32") return DType::f32;
-  if (name == "float64") return DType::f64;
-  if (name == "bfloat16") return DType::bf16;
-  if (name == "float16") return DType::f16;
-  throw py::value_error("dtype: no native kernel for " + name);
-}
 
 template <class Enum>
 Enum one_of(const std::string& name, std::initializer_list<const char*> names, const char* argument) {
