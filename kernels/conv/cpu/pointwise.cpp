@@ -219,7 +219,7 @@ struct Pointwise::Shares {
 // The pixels first to last of the result channels k_begin to k_end: sums is [k][c_room], bias [k].
 void Pointwise::wgrad_unit(const Shares& s, int64_t k_begin, int64_t k_end, int64_t first, int64_t last, float* sums,
                            float* bias) const {
-  constexpr int64_t sum_block = 64;
+  constexpr int64_t sum_block = 32;
   const int64_t room = least(512, last - first);
   Scratch<float> x(s.c_room * room), g(s.k_block * room);
   const Operand from_x{static_cast<const float*>(o.input), nullptr, Activation::none, 0, 0};
@@ -237,9 +237,9 @@ void Pointwise::wgrad_unit(const Shares& s, int64_t k_begin, int64_t k_end, int6
       }
       for (int64_t r = 0; p.bias && r < s.width; ++r) {
         for (int64_t block = 0; block < depth; block += sum_block) {
-          float sum = 0;
+          double sum = 0;
           for (int64_t i = block; i < least(depth, block + sum_block); ++i) sum += panel[i * s.width + r];
-          bias[k + r] += sum;
+          bias[k + r] += static_cast<float>(sum);
         }
       }
     }
