@@ -1,4 +1,5 @@
-"""torch's own suite judges the drop-in: the OpInfo samples and error inputs of torch's convolutions under enable().
+"""torch's own suite judges the drop-in: the OpInfo samples and error inputs of torch's convolutions, run on torch's functions
+under enable() and on accelops.functional.
 
 Every convolution is asked for from the reference, so that what is judged is not torch's kernel; complex and integer dtypes,
 which it refuses, run with torch's choice.
@@ -6,8 +7,10 @@ which it refuses, run with torch's choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +29,13 @@ PAIRS = [(name, dtype) for name, op in CONVOLUTIONS.items() for dtype in sorted(
 GRADIENTS = [(name, d) for name, d in PAIRS if d in CONVOLUTIONS[name].supported_backward_dtypes("cpu")]
 
 
+# How a convolution is called, and in which context.
+WAYS: dict[str, tuple[Callable[[str], Callable[..., Tensor]], Callable[[], AbstractContextManager[None]]]] = {
+    "rerouted": (CONVOLUTIONS.__getitem__, accelops.enabled),
+    "face": (lambda name: getattr(accelops.functional, name), nullcontext),
+}
+
+
 @pytest.fixture(autouse=True)
 def torch_again() -> Iterator[None]:
     torch.manual_seed(0)
@@ -38,7 +48,7 @@ def samples(op: OpInfo, dtype: torch.dtype, requires_grad: bool = False) -> list
     return plain + [sample.noncontiguous() for sample in plain]
 
 
-def output_and_gradients(op: OpInfo, sample: SampleInput) -> list[Tensor]:
+def output_and_gradients(op: Callable[..., Tensor], sample: SampleInput) -> list[Tensor]:
     output = op(sample.input, *sample.args, **sample.kwargs)
     leaves = [
         t for t in (sample.input, *sample.args, *sample.kwargs.values()) if isinstance(t, Tensor) and t.requires_grad
@@ -56,13 +66,14 @@ def asked(dtype: torch.dtype):  # type: ignore[no-untyped-def]
     return accelops.use("reference") if dtype in REAL else nullcontext()
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "dtype"), PAIRS)
-def test_results_and_gradients_are_torchs(name: str, dtype: torch.dtype) -> None:
-    op = CONVOLUTIONS[name]
+def test_results_and_gradients_are_torchs(name: str, dtype: torch.dtype, way: str) -> None:
+    op, (function, context) = CONVOLUTIONS[name], WAYS[way]
     for sample in samples(op, dtype, (name, dtype) in GRADIENTS):
         expected = output_and_gradients(op, sample)
-        with accelops.enabled(), asked(dtype), observed() as specs:
-            got = output_and_gradients(op, sample)
+        with context(), asked(dtype), observed() as specs:
+            got = output_and_gradients(function(name), sample)
         assert specs or dtype not in REAL
         if dtype is torch.float64 or dtype not in REAL:
             torch.testing.assert_close(got, expected)
@@ -72,14 +83,20 @@ def test_results_and_gradients_are_torchs(name: str, dtype: torch.dtype) -> None
             assert_as_good_as_torch(mine.detach(), of_torch.detach(), true.detach().numpy(), str(sample))
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_gradients_are_derivatives(name: str) -> None:
-    op = CONVOLUTIONS[name]
+def test_gradients_are_derivatives(name: str, way: str) -> None:
+    op, (function, context) = CONVOLUTIONS[name], WAYS[way]
     for sample in list(op.sample_inputs("cpu", torch.float64, requires_grad=True))[:6]:
         tensors = [sample.input, *(a for a in sample.args if isinstance(a, Tensor))]
         rest = [a for a in sample.args if not isinstance(a, Tensor)]
-        with accelops.enabled(), accelops.use("reference"):
-            assert torch.autograd.gradcheck(lambda *t: op(*t, *rest, **sample.kwargs), tensors, fast_mode=True)  # noqa: B023
+        with context(), accelops.use("reference"):
+            run = partial(_call, function(name), sample.kwargs, rest)
+            assert torch.autograd.gradcheck(run, tensors, fast_mode=True)
+
+
+def _call(function: Callable[..., Tensor], options: dict[str, Any], rest: list[Any], *tensors: Tensor) -> Tensor:
+    return function(*tensors, *rest, **options)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
@@ -97,14 +114,15 @@ def test_forward_mode_and_vmap_give_torchs_results(name: str) -> None:
         torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", [name for name, op in CONVOLUTIONS.items() if op.error_inputs_func])
-def test_mistakes_raise_what_torch_raises(name: str) -> None:
-    op = CONVOLUTIONS[name]
+def test_mistakes_raise_what_torch_raises(name: str, way: str) -> None:
+    op, (function, context) = CONVOLUTIONS[name], WAYS[way]
     for mistake in op.error_inputs("cpu"):
         sample = mistake.sample_input
         raised = []
-        for context in (nullcontext(), accelops.enabled()):
-            with context, pytest.raises(mistake.error_type, match=mistake.error_regex) as info:
-                op(sample.input, *sample.args, **sample.kwargs)
+        for call, where in ((op, nullcontext()), (function(name), context())):
+            with where, pytest.raises(mistake.error_type, match=mistake.error_regex) as info:
+                call(sample.input, *sample.args, **sample.kwargs)
             raised.append((info.type, str(info.value)))
         assert raised[0] == raised[1]
