@@ -61,7 +61,7 @@ LEAST_WIDTH = {
     ("fprop", "contiguous", "bfloat16", "stride 1"): (56, 28, 28),
     ("fprop", "contiguous", "bfloat16", "strided"): (56, NEVER, NEVER),
     ("fprop", "channels_last", "float32", "stride 1"): (112, 14, 14),
-    ("fprop", "channels_last", "float32", "strided"): (NEVER, 28, 28),
+    ("fprop", "channels_last", "float32", "strided"): (NEVER, NEVER, 28),
     ("dgrad", "contiguous", "float32", "stride 1"): (28, 28, 28),
     ("dgrad", "contiguous", "float32", "strided"): (28, 28, 28),
     ("dgrad", "contiguous", "bfloat16", "stride 1"): (56, 28, 28),

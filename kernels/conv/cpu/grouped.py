@@ -75,8 +75,8 @@ def _widest(spec: ConvSpec) -> int:
     """The most channels per group with which every measured case of this direction, dtype, format and stride is faster.
 
     torch computes a group of few channels as one of 16: 2 channels are 1.5x to 10x faster here, 4 channels 1.3x to 5x, 8
-    channels 1.1x to 1.5x, 16 channels 0.4x to 0.7x. With 8 channels a stride leaves only the weight gradient of
-    channels_last (2.2x; the others 0.7x to 1.0x): staging reads a row once for every phase. In bfloat16 torch has dot
+    channels 1.1x to 1.5x, 16 channels 0.4x to 0.7x. With 8 channels a stride leaves nothing (0.7x to 1.0x): staging
+    reads a row once for every phase. In bfloat16 torch has dot
     products of pairs, we have not, so that little but its poor weight gradient is left (1.8x to 6x). torch's GELU of a
     contiguous tensor is faster than ours (0.7x forward with 8 channels); the other activations only add to the gain.
     """
@@ -86,5 +86,5 @@ def _widest(spec: ConvSpec) -> int:
     if spec.activation == "gelu" and contiguous and spec.direction == "fprop":
         return 4
     if max(spec.stride) > 1:
-        return 8 if wgrad and not contiguous else 4
+        return 4
     return 8
