@@ -45,7 +45,10 @@ def test_an_accelerated_network_gives_the_results_of_the_original(training: bool
     model = network().train(training)
     x = torch.randn(4, 3, 16, 16).to(memory_format=form)
     exact = outcome(copy.deepcopy(model).double(), x.double())
-    theirs = outcome(copy.deepcopy(model), x)
+    # accelerate may change the memory format, so torch's own error is that of its worse one.
+    formats = (torch.contiguous_format, torch.channels_last)
+    in_each = [outcome(copy.deepcopy(model).to(memory_format=f), x.contiguous(memory_format=f)) for f in formats]
+    theirs = [max(pair, key=lambda t: (t - e).abs().max()) for *pair, e in zip(*in_each, exact, strict=True)]
     assert_within(outcome(accelops.nn.accelerate(model), x), theirs, exact)
 
 

@@ -43,12 +43,19 @@ def make(
         made = randoms(dtype)
         return [torch.view_as_complex(torch.view_as_real(t).square()) if t.is_complex() else t.square() for t in made]
 
+    def moments(squares: list[Tensor]) -> list[Tensor]:
+        """Of the size of the roots of `squares`, as in training; else tiny ones would blow every rounding up."""
+        real = [torch.view_as_real(t) if t.is_complex() else t for t in squares]
+        made = [(r.double().sqrt() * torch.randn(r.shape, dtype=torch.float64)).to(r.dtype) for r in real]
+        return [torch.view_as_complex(m) if t.is_complex() else m for m, t in zip(made, squares, strict=True)]
+
     params = randoms(wide if master else dtype)
+    exp_avg_sqs = squares(state)
     return Lists(
         params=[p.to(dtype) for p in params],
         grads=randoms(dtype),
-        exp_avgs=randoms(state),
-        exp_avg_sqs=squares(state),
+        exp_avgs=moments(exp_avg_sqs),
+        exp_avg_sqs=exp_avg_sqs,
         max_exp_avg_sqs=squares(state) if amsgrad else [],
         state_steps=[torch.tensor(float(s)) for s, _ in zip(itertools.cycle(steps), shapes, strict=False)],
         masters=params if master else [],

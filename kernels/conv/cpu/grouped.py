@@ -66,7 +66,11 @@ def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:
 def _stem(spec: ConvSpec) -> tuple[Config | None, str]:
     """torch's weight gradient of a channels_last stem takes 1.15x (to 32 channels) to 1.7x (to 64) of our time, but 0.8x to
     16 channels; in every other direction and format it is faster."""
-    if spec.ndim == 2 and spec.out_channels >= 32 and (spec.direction, spec.memory_format, spec.dtype) == ("wgrad", "channels_last", "float32"):
+    if (
+        spec.ndim == 2
+        and spec.out_channels >= 32
+        and (spec.direction, spec.memory_format, spec.dtype) == ("wgrad", "channels_last", "float32")
+    ):
         return Config(), f"the weight gradient of a channels_last stem is faster than torch's ({STEM_RESULT})"
     return None, f"torch is faster on this direction, format or size of a stem ({STEM_RESULT})"
 
