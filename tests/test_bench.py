@@ -49,6 +49,14 @@ def test_unet3d_has_the_parameters_that_its_paper_counts():
     assert weights("unet3d") + norms + biases == pytest.approx(19_069_955, rel=0.001)
 
 
+def test_x3d_has_the_multiply_adds_and_parameters_that_its_paper_counts():
+    norms = sum(2 * layer.k for layer in suites.x3d() if not layer.bias)
+    biases = sum(layer.k for layer in suites.x3d() if layer.bias)
+    classifier = 432 * 2048 + 2048 * 400 + 400
+    assert weights("x3d") + norms + biases + classifier == pytest.approx(3.76e6, rel=0.02)
+    assert multiply_adds("x3d") == pytest.approx(4.73e9, rel=0.02)
+
+
 def test_convnext_and_conformer_have_the_known_depthwise_layers():
     assert sum(layer.groups > 1 for layer in suites.convnext()) == 18
     assert sum(layer.groups > 1 for layer in suites.conformer()) == 16 + 16 + 17

@@ -25,13 +25,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution of `c` to `k` channels on `size` pixels a side, padded as the network pads ("same" by default)."""
+    """A convolution of `c` to `k` channels on `size` pixels a side, padded as the network pads ("same" by default). One
+    number serves all dimensions."""
 
     c: int
     k: int
-    size: int
-    kernel: int
-    stride: int = 1
+    size: int | tuple[int, ...]
+    kernel: int | tuple[int, ...]
+    stride: int | tuple[int, ...] = 1
     groups: int = 1
     ndim: int = 2
     padding: int | None = None
@@ -47,25 +48,33 @@ class Layer:
         elif self.groups > 1:
             kind = f"{self.groups} groups"
         channels = f"{self.c}" if self.c == self.k else f"{self.c}->{self.k}"
-        stride = f"/{self.stride}" if self.stride > 1 else ""
-        return f"{kind} {'x'.join([str(self.kernel)] * self.ndim)}{stride} {channels}@{self.size}".strip()
+        kernel = "x".join(map(str, self._each(self.kernel)))
+        stride = "" if self.stride == 1 else f"/{_short(self.stride)}"
+        return f"{kind} {kernel}{stride} {channels}@{_short(self.size)}".strip()
 
     def spec(self, batch: int, direction: str) -> ConvSpec:
-        n = self.ndim
-        pad = self.kernel // 2 if self.padding is None else self.padding
+        kernel = self._each(self.kernel)
+        padding = tuple(k // 2 for k in kernel) if self.padding is None else self._each(self.padding)
         shape = (self.c, self.k // self.groups) if self.transposed else (self.k, self.c // self.groups)
         return ConvSpec(
             direction=direction,
-            input=(batch, self.c, *(self.size,) * n),
-            weight=(*shape, *(self.kernel,) * n),
-            stride=(self.stride,) * n,
-            padding=(pad,) * n,
-            dilation=(1,) * n,
+            input=(batch, self.c, *self._each(self.size)),
+            weight=(*shape, *kernel),
+            stride=self._each(self.stride),
+            padding=padding,
+            dilation=self._each(1),
             transposed=self.transposed,
-            output_padding=(0,) * n if self.transposed else (),
+            output_padding=self._each(0) if self.transposed else (),
             groups=self.groups,
             bias=self.bias and direction != "dgrad",
         )
+
+    def _each(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
+        return value if isinstance(value, tuple) else (value,) * self.ndim
+
+
+def _short(value: int | tuple[int, ...]) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _bottlenecks(groups: int, width_factor: int) -> Iterator[Layer]:
@@ -144,6 +153,29 @@ def unet3d() -> Iterator[Layer]:
     yield Layer(64, 3, 32, 1, ndim=3, bias=True)
 
 
+def x3d() -> Iterator[Layer]:
+    """Feichtenhofer 2020, "X3D", table 3 and its M: 16 frames of 224 pixels, 3x3x3 depthwise in every bottleneck,
+    squeeze-and-excite in every other one."""
+    yield Layer(3, 24, (16, 224, 224), (1, 3, 3), (1, 2, 2), ndim=3, first=True)
+    yield Layer(24, 24, (16, 112, 112), (5, 1, 1), groups=24, ndim=3)
+    channels, size = 24, 112
+    for output, squeezed, blocks in ((24, 8, 3), (48, 8, 5), (96, 16, 11), (192, 32, 7)):
+        width = output * 9 // 4
+        for block in range(blocks):
+            stride = (1, 2, 2) if block == 0 else 1
+            if block == 0:
+                yield Layer(channels, output, (16, size, size), 1, stride, ndim=3)
+            yield Layer(channels, width, (16, size, size), 1, ndim=3)
+            yield Layer(width, width, (16, size, size), 3, stride, width, ndim=3)
+            size = size // 2 if block == 0 else size
+            if block % 2 == 0:
+                yield Layer(width, squeezed, 1, 1, ndim=3, bias=True)
+                yield Layer(squeezed, width, 1, 1, ndim=3, bias=True)
+            yield Layer(width, output, (16, size, size), 1, ndim=3)
+            channels = output
+    yield Layer(192, 432, (16, 7, 7), 1, ndim=3)
+
+
 def conformer() -> Iterator[Layer]:
     """Gulati et al. 2020, "Conformer", S, M and L: the convolution module on 16 s of speech (400 frames)."""
     for width, blocks in ((144, 16), (256, 16), (512, 17)):
@@ -166,6 +198,7 @@ NETWORKS: dict[str, tuple[Callable[[], Iterator[Layer]], int]] = {  # and the ba
     "convnext": (convnext, 8),
     "resnext50": (resnext50, 8),
     "unet3d": (unet3d, 1),
+    "x3d": (x3d, 2),
     "conformer": (conformer, 8),
     "cifar": (cifar, 64),
 }
