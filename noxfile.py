@@ -1,18 +1,91 @@
-"""Sessions, each in an environment of its own: `nox -s core` runs all tests, `nox -s lint` checks the form."""
+"""Sessions, each in an environment of its own: `nox -s core` runs all tests, `nox -s lint` checks the form.
+
+The native kernels are judged in more surroundings than one machine has by tests/native (a C++ program that compares them
+with the references): `isa` under every instruction set of x86-64 down to a processor without AVX, `aarch64` cross-built and
+emulated, `sanitize` with the compiler's sanitizers. These need Debian packages, and say which.
+"""
+
+import shutil
+from collections.abc import Sequence
 
 import nox
 
 nox.options.sessions = ["core", "lint"]
 
+CONTRACTS = ["tests/conv/test_cpu.py", "tests/adam/test_cpu.py", "tests/bucket/test_cpu.py"]
+
 
 @nox.session
 def core(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", ".[test]")
-    session.run("python", "-m", "pytest", "-q")
+    session.run("python", "-m", "pytest", "-q", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    session.install("ruff")
+    session.install("-c", "constraints.txt", "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+def require(session: nox.Session, packages: dict[str, str]) -> None:
+    """Stop where one of the programs is missing, naming the Debian packages that hold them."""
+    missing = [package for program, package in packages.items() if shutil.which(program) is None]
+    if missing:
+        session.error(f"needs programs that are not installed: apt install {' '.join(missing)}")
+
+
+def build_self_check(session: nox.Session, name: str, options: Sequence[str] = ()) -> str:
+    """The program, in a folder `name` that is kept: a second run compiles what has changed."""
+    session.install("cmake", "ninja")
+    folder = f"build/self_check-{name}"
+    switches = ["-DACCELOPS_PYTHON=OFF", "-DACCELOPS_SELF_CHECK=ON", *(f"-D{option}" for option in options)]
+    session.run("cmake", "-S", ".", "-B", folder, "-G", "Ninja", *switches, silent=True)
+    session.run("cmake", "--build", folder)
+    return f"{folder}/self_check"
+
+
+def self_check(session: nox.Session, *command: str, isa: str = "", **env: str) -> None:
+    """Run the program; `isa` is the instruction set that it must have run."""
+    said = session.run(*command, env=env, external=True, silent=True)
+    session.log(said)
+    if isa and not said.startswith(f"{isa},"):
+        session.error(f"this machine does not run {isa}")
+
+
+@nox.session
+def aarch64(session: nox.Session) -> None:
+    """NEON, on an emulated processor."""
+    require(session, {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"})
+    target = ["CMAKE_SYSTEM_NAME=Linux", "CMAKE_SYSTEM_PROCESSOR=aarch64", "CMAKE_CXX_COMPILER=aarch64-linux-gnu-g++"]
+    program = build_self_check(session, "aarch64", target)
+    self_check(session, "qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", program, isa="baseline")
+
+
+@nox.session
+def isa(session: nox.Session) -> None:
+    """Every instruction set of this x86-64 machine, and the same binary on an emulated one without AVX."""
+    require(session, {"c++": "g++", "qemu-x86_64": "qemu-user"})
+    program = build_self_check(session, "isa")
+    self_check(session, program)
+    self_check(session, "qemu-x86_64", "-cpu", "Nehalem", program, isa="baseline")
+    session.install("-c", "constraints.txt", ".[test]")
+    for lesser in ("baseline", "avx2"):
+        self_check(session, program, isa=lesser, ACCELOPS_ISA=lesser)
+        session.run("python", "-m", "pytest", "-q", *CONTRACTS, env={"ACCELOPS_ISA": lesser})
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """Races, and accesses out of bounds, in the kernels and the thread pool; also in a Python process that forks."""
+    require(session, {"c++": "g++"})
+    program = build_self_check(session, "thread", ["ACCELOPS_SANITIZE=thread"])
+    self_check(session, program, TSAN_OPTIONS="die_after_fork=0")  # the child of the fork starts threads
+    memory = "address,undefined"
+    program = build_self_check(session, "address", [f"ACCELOPS_SANITIZE={memory}"])
+    self_check(session, program)
+    session.install("-c", "constraints.txt", ".[test]", env={"ACCELOPS_SANITIZE": memory})
+    runtime = session.run("c++", "-print-file-name=libasan.so", external=True, silent=True).strip()
+    # Python leaks on purpose; with a limit on the address space the sanitizer cannot even start.
+    env = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
+    session.run("python", "-m", "pytest", "-q", "tests/test_native.py", "-k", "thread and not grants or fork", env=env)
