@@ -1,4 +1,4 @@
-// self_check [SEED]: runs the cpu kernels of this machine's instruction set (ACCELOPS_ISA lowers it) against the references
+// self_check [SEED] [--no-fork]: runs the cpu kernels of this machine's instruction set (ACCELOPS_ISA lowers it) against the references
 // on random operands, and exits with 1, naming each case, if any fails. First every case, then some from several threads at
 // once, then in the child of a fork, then in the parent again. It needs neither Python nor torch, so that it can be built
 // for another processor and run in an emulator, and with the compiler's sanitizers (noxfile.py does all of that).
@@ -42,13 +42,13 @@ void check_in_a_child(uint64_t seed, Report& report) {
   report.check(child > 0 && waitpid(child, &status, 0) == child && status == 0, "the child of a fork failed");
 }
 
-int run(uint64_t seed) {
-  std::printf("%s, seed %llu\n", name(isa()), static_cast<unsigned long long>(seed));
+int run(uint64_t seed, bool forks) {
+  std::printf("%s, seed %llu%s\n", name(isa()), static_cast<unsigned long long>(seed), forks ? "" : ", without a fork");
   std::fflush(stdout);
   Report report;
   check_all(seed, true, report);
   check_from_threads(seed, report);
-  check_in_a_child(seed + 4, report);
+  if (forks) check_in_a_child(seed + 4, report);
   check_all(seed + 5, false, report);
   std::printf("%ld checks, %ld failed\n", report.checks(), report.failures());
   return report.failures() ? 1 : 0;
@@ -58,5 +58,13 @@ int run(uint64_t seed) {
 }  // namespace accelops::self_check
 
 int main(int argc, char** argv) {
-  return accelops::self_check::run(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : std::random_device{}());
+  uint64_t seed = std::random_device{}();
+  bool forks = true;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--no-fork") == 0)
+      forks = false;
+    else
+      seed = std::strtoull(argv[i], nullptr, 10);
+  }
+  return accelops::self_check::run(seed, forks);
 }
