@@ -1,13 +1,11 @@
-// A torch tensor seen from C++ without torch's headers: its handle for torch's stable C functions
-// (torch/csrc/inductor/aoti_torch/c/shim.h), which are found by name in the library that `import torch` has loaded.
+// A torch tensor that Python owns, seen through torch's stable C functions.
 #pragma once
-
-#include <dlfcn.h>
 
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
-#include <type_traits>
+
+#include "torch_abi.hpp"
 
 namespace accelops {
 
@@ -42,45 +40,29 @@ class Tensor {
   // `impl` is Tensor._cdata. A handle points to an at::Tensor, which is one pointer to the implementation.
   explicit Tensor(uintptr_t impl) : impl_(reinterpret_cast<void*>(impl)) {}
 
-  void* data() { return get(functions().data_ptr); }
-  int64_t numel() { return get(functions().numel); }
-  Layout layout() { return {get(functions().dim), get(functions().sizes), get(functions().strides)}; }
-  int32_t dtype() { return get(functions().dtype); }  // c10/core/ScalarType.h
-  bool plain() { return get(functions().device_type) == 0 && get(functions().layout) == 0; }  // strided, on the CPU
+  void* data() { return get(torch_abi::aoti_torch_get_data_ptr); }
+  int64_t numel() { return get(torch_abi::aoti_torch_get_numel); }
+  Layout layout() {
+    return {get(torch_abi::aoti_torch_get_dim), get(torch_abi::aoti_torch_get_sizes), get(torch_abi::aoti_torch_get_strides)};
+  }
+  int32_t dtype() { return get(torch_abi::aoti_torch_get_dtype); }  // c10/core/ScalarType.h
+  // Strided, on the CPU.
+  bool plain() { return get(torch_abi::aoti_torch_get_device_type) == 0 && get(torch_abi::aoti_torch_get_layout) == 0; }
 
-  static bool readable() { return functions().complete(); }
+  // torch 2.9 has what is needed here, though not all of torch_abi.
+  static bool readable() {
+    using namespace torch_abi;
+    load();
+    return aoti_torch_get_data_ptr && aoti_torch_get_numel && aoti_torch_get_dim && aoti_torch_get_sizes && aoti_torch_get_strides &&
+           aoti_torch_get_dtype && aoti_torch_get_device_type && aoti_torch_get_layout;
+  }
 
  private:
   template <class T>
-  using Getter = int32_t (*)(void* handle, T*);
-  struct Functions {
-    Getter<void*> data_ptr;
-    Getter<int64_t> numel, dim;
-    Getter<int64_t*> sizes, strides;
-    Getter<int32_t> dtype, device_type, layout;
-    bool complete() const { return data_ptr && numel && dim && sizes && strides && dtype && device_type && layout; }
-  };
-
-  static const Functions& functions() {
-    static const Functions found = [] {
-      void* const torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
-      Functions f{};
-      const auto find = [&](const char* name, auto& function) {
-        if (torch) function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(torch, name));
-      };
-      find("aoti_torch_get_data_ptr", f.data_ptr), find("aoti_torch_get_numel", f.numel), find("aoti_torch_get_dim", f.dim);
-      find("aoti_torch_get_sizes", f.sizes), find("aoti_torch_get_strides", f.strides);
-      find("aoti_torch_get_dtype", f.dtype), find("aoti_torch_get_device_type", f.device_type);
-      find("aoti_torch_get_layout", f.layout);
-      return f;
-    }();
-    return found;
-  }
-
-  template <class T>
-  T get(Getter<T> function) {
+  T get(torch_abi::Error (*function)(torch_abi::Handle, T*)) {
     T value{};
-    if (function(&impl_, &value) != 0) throw std::runtime_error("accelops: torch could not describe a tensor");
+    if (function(reinterpret_cast<torch_abi::Handle>(&impl_), &value) != 0)
+      throw std::runtime_error("accelops: torch could not describe a tensor");
     return value;
   }
 

@@ -16,6 +16,7 @@
 
 #include "boxed.hpp"
 #include "decisions.hpp"
+#include "own_convolution.hpp"
 
 namespace py = pybind11;
 
@@ -88,7 +89,7 @@ void convolution(Value* stack, uint64_t, uint64_t) {
 
   const auto torchs = [&] {
     Tensor out;
-    const abi::Error error = abi::own[device].forward(
+    const abi::Error error = abi::own<device>.forward(
         input.handle, weight.handle, bias.handle ? const_cast<Handle*>(&bias.handle) : nullptr, p.stride.value, p.stride.size,
         p.padding.value, p.padding.size, p.dilation.value, p.dilation.size, p.transposed, p.output_padding.value,
         p.output_padding.size, p.groups, &out.handle);
@@ -141,7 +142,7 @@ void convolution_backward(Value* stack, uint64_t, uint64_t) {
   };
   const auto torchs = [&](const int32_t (&wanted)[3]) {
     const int64_t* sizes = bias_sizes ? bias_sizes->value : nullptr;
-    return abi::own[device].backward(grad_output.handle, input.handle, weight.handle, bias_sizes ? &sizes : nullptr,
+    return abi::own<device>.backward(grad_output.handle, input.handle, weight.handle, bias_sizes ? &sizes : nullptr,
                                          bias_sizes ? bias_sizes->size : 0, p.stride.value, p.stride.size, p.padding.value,
                                          p.padding.size, p.dilation.value, p.dilation.size, p.transposed,
                                          p.output_padding.value, p.output_padding.size, p.groups, wanted, 3, &out[0].handle,
@@ -193,7 +194,8 @@ void convolution_backward(Value* stack, uint64_t, uint64_t) {
 template <abi::Device device>
 std::string register_override(const char* key) {
   static const std::string problem = [key] {
-    std::string missing = abi::load(device);
+    std::string missing = abi::load();
+    if (missing.empty()) missing = abi::find_own<device>();
     if (!missing.empty()) return missing;
     abi::Library library = nullptr;
     abi::check(abi::aoti_torch_library_init_impl("aten", key, __FILE__, __LINE__, &library), "library_init_impl");

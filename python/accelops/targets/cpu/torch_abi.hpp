@@ -35,29 +35,21 @@ constexpr uint64_t kVersion = (2ull << 56) | (10ull << 48);
   X(aoti_torch_get_dim, (Handle, int64_t*))                                                    \
   X(aoti_torch_get_sizes, (Handle, int64_t**))                                                 \
   X(aoti_torch_get_strides, (Handle, int64_t**))                                               \
+  X(aoti_torch_get_numel, (Handle, int64_t*))                                                  \
   X(aoti_torch_get_dtype, (Handle, int32_t*))                                                  \
+  X(aoti_torch_get_layout, (Handle, int32_t*))                                                 \
+  X(aoti_torch_get_device_type, (Handle, int32_t*))                                            \
   X(aoti_torch_empty_strided, (int64_t, const int64_t*, const int64_t*, int32_t, int32_t, int32_t, Handle*))
 
 #define ACCELOPS_DECLARE(name, arguments) extern Error(*name) arguments;
 ACCELOPS_TORCH_FUNCTIONS(ACCELOPS_DECLARE)
 #undef ACCELOPS_DECLARE
 
-// torch's own convolution on one device type, below the dispatcher (torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h
-// and c_shim_cuda.h).
-using Convolution = Error (*)(Handle, Handle, Handle*, const int64_t*, int64_t, const int64_t*, int64_t, const int64_t*,
-                              int64_t, int32_t, const int64_t*, int64_t, int64_t, Handle*);
-using ConvolutionBackward = Error (*)(Handle, Handle, Handle, const int64_t**, int64_t, const int64_t*, int64_t,
-                                      const int64_t*, int64_t, const int64_t*, int64_t, int32_t, const int64_t*, int64_t,
-                                      int64_t, const int32_t*, int64_t, Handle*, Handle*, Handle*);
-enum Device { cpu, cuda, device_count };
-struct Own {
-  Convolution forward;
-  ConvolutionBackward backward;
-};
-extern Own own[device_count];
+// Finds them once, after `import torch`; returns the names of those that this torch lacks, or an empty string.
+const std::string& load();
 
-// Finds what `device` needs of the above; returns what is missing, or an empty string. Call it after `import torch`.
-std::string load(Device device);
+// A function of a library that is loaded already; null, and its name added to `missing`, where there is none.
+void* find(const char* library, const std::string& name, std::string& missing);
 
 // Throws std::runtime_error naming the function; a failure here is a defect, not a user's mistake.
 void check(Error error, const char* function);
