@@ -7,6 +7,7 @@
 // * reach over its taps tap_first + i * tap_step. That is an Axis; three of them are a Sweep.
 #pragma once
 
+#include "conv/cpu/integers.hpp"
 #include "conv/problem.hpp"
 
 namespace accelops::ACCELOPS_ISA {
@@ -22,15 +23,6 @@ struct Window {
   int64_t lo[3], hi[3];
 };
 
-static inline int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-static inline int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-static inline int64_t ceil_div(int64_t a, int64_t b) {
-  return a >= 0 ? (a + b - 1) / b : -(-a / b);
-}
 static inline int64_t round_up(int64_t a, int64_t to) {
   return ceil_div(a, to) * to;
 }
@@ -58,11 +50,11 @@ static inline Axis axis_to_small(const ConvProblem& p, int d) {
 // The results of the large side whose (index + padding) mod stride is `residue`.
 static inline Axis axis_to_large(const ConvProblem& p, int d, int64_t residue) {
   const int64_t stride = p.stride[d], padding = p.padding[d], dilation = p.dilation[d];
-  const int64_t first = larger(0, ceil_div(padding - residue, stride));
+  const int64_t first = most(0, ceil_div(padding - residue, stride));
   const int64_t end = ceil_div(large_side(p)[d] + padding - residue, stride);
-  Axis axis{larger(0, end - first), residue + stride * first - padding, stride, first, 1, 0, 0, 0, 1};
+  Axis axis{most(0, end - first), residue + stride * first - padding, stride, first, 1, 0, 0, 0, 1};
   const int64_t divisor = gcd(dilation, stride), every = stride / divisor;
-  for (int64_t tap = 0; tap < smaller(every, p.kernel[d]); ++tap) {
+  for (int64_t tap = 0; tap < least(every, p.kernel[d]); ++tap) {
     if (tap * dilation % stride != residue) continue;
     axis.taps = ceil_div(p.kernel[d] - tap, every);
     axis.tap_first = tap + (axis.taps - 1) * every;
@@ -78,8 +70,8 @@ struct Span {
   int64_t begin, end;
 };
 static inline Span results_in(const Axis& a, int64_t lo, int64_t hi) {
-  return {larger(0, ceil_div(lo - a.out_first, a.out_step)),
-          smaller(a.results, ceil_div(hi - a.out_first, a.out_step))};
+  return {most(0, ceil_div(lo - a.out_first, a.out_step)),
+          least(a.results, ceil_div(hi - a.out_first, a.out_step))};
 }
 
 struct Sweep {
@@ -97,8 +89,8 @@ struct Sweep {
     }
     const bool first = window.lo[0] >= window.hi[0];
     for (int d = 0; d < 3; ++d) {
-      window.lo[d] = first ? mine.lo[d] : smaller(window.lo[d], mine.lo[d]);
-      window.hi[d] = first ? mine.hi[d] : larger(window.hi[d], mine.hi[d]);
+      window.lo[d] = first ? mine.lo[d] : least(window.lo[d], mine.lo[d]);
+      window.hi[d] = first ? mine.hi[d] : most(window.hi[d], mine.hi[d]);
     }
   }
 };

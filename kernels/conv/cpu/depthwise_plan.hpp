@@ -49,9 +49,9 @@ class Place {
 class DepthwisePlan {
  public:
   DepthwisePlan(const ConvProblem& p, const ConvTiles& t, bool to_small)
-      : tiles{smaller(t.value[0], kBlockRows), t.value[1], t.value[2], t.value[3] != 0},
+      : tiles{least(t.value[0], kBlockRows), t.value[1], t.value[2], t.value[3] != 0},
         channels(p.channels_last || t.value[3]),
-        lanes(channels ? smaller(tiles.vectors, ceil_div(p.in_channels, Vec::lanes)) * Vec::lanes : 1),
+        lanes(channels ? least(tiles.vectors, ceil_div(p.in_channels, Vec::lanes)) * Vec::lanes : 1),
         to_small(to_small),
         source_size(to_small ? large_side(p) : small_side(p)),
         result_size(to_small ? small_side(p) : large_side(p)),
@@ -81,14 +81,14 @@ class DepthwisePlan {
 
   int64_t channel_blocks() const { return ceil_div(p.in_channels, lanes); }
   int64_t boxes() const { return volume(box_count); }
-  int64_t line() const { return larger(box[2], source_extent(2)) + larger(p.stride[2], Vec::lanes); }
+  int64_t line() const { return most(box[2], source_extent(2)) + most(p.stride[2], Vec::lanes); }
   int64_t packed(int64_t tap) const { return order[tap]; }
 
   bool margins() const { return box_count[2] > 1; }
   int64_t result_elements() const { return volume(box); }
   int64_t source_elements() const {
     int64_t n = 1;
-    for (int d = 0; d < 3; ++d) n *= smaller(source_extent(d), source_size[d]);
+    for (int d = 0; d < 3; ++d) n *= least(source_extent(d), source_size[d]);
     return n;
   }
 
@@ -112,7 +112,7 @@ class DepthwisePlan {
     const int64_t at[3] = {index / (box_count[1] * box_count[2]), index / box_count[2] % box_count[1],
                            index % box_count[2]};
     Window w;
-    for (int d = 0; d < 3; ++d) w.lo[d] = at[d] * box[d], w.hi[d] = smaller(w.lo[d] + box[d], result_size[d]);
+    for (int d = 0; d < 3; ++d) w.lo[d] = at[d] * box[d], w.hi[d] = least(w.lo[d] + box[d], result_size[d]);
     return w;
   }
   // What the results in a box gather from; may reach past the tensor, where it is zero.
@@ -183,10 +183,10 @@ class DepthwisePlan {
   // Halves the box, slices first, then rows, then columns, until it fits the cache, but not below twice the reach of
   // the kernel: what is staged again for the next box stays under half. Then evens the boxes out.
   void choose_box() {
-    for (int d = 0; d < 3; ++d) box[d] = larger(1, result_size[d]);
+    for (int d = 0; d < 3; ++d) box[d] = most(1, result_size[d]);
     for (int d = 0; d < 3; ++d) {
       const int64_t reach = p.dilation[d] * (p.kernel[d] - 1);
-      const int64_t least = larger(d == 2 ? 256 : 1, to_small ? 2 * reach / p.stride[d] : 2 * reach);
+      const int64_t least = most(d == 2 ? 256 : 1, to_small ? 2 * reach / p.stride[d] : 2 * reach);
       while (box[d] > least && footprint() > tiles.cache_kib * 1024) box[d] = ceil_div(box[d], 2);
       box_count[d] = ceil_div(result_size[d], box[d]);
       if (box_count[d] > 0) box[d] = ceil_div(result_size[d], box_count[d]);
@@ -205,7 +205,7 @@ class DepthwisePlan {
     const int64_t every = pitch % a[vertical].reach == 0 ? pitch / a[vertical].reach : a[vertical].taps;
     int64_t i[3];
     // Runs that start at the same tap, and so have the same length, follow each other.
-    for (int64_t first = 0; first < smaller(every, a[vertical].taps); ++first)
+    for (int64_t first = 0; first < least(every, a[vertical].taps); ++first)
       for (i[vertical] = first; i[vertical] < a[vertical].taps; i[vertical] += kRunTaps * every)
         for (i[0] = 0; i[0] < a[0].taps; ++i[0])
           for (i[other] = 0; i[other] < a[other].taps; ++i[other]) add_run(a, i, vertical, every);
@@ -213,7 +213,7 @@ class DepthwisePlan {
   }
 
   void add_run(const Axis* a, const int64_t* first, int vertical, int64_t every) {
-    const int64_t taps = smaller(kRunTaps, ceil_div(a[vertical].taps - first[vertical], every));
+    const int64_t taps = least(kRunTaps, ceil_div(a[vertical].taps - first[vertical], every));
     runs[run_count++] = {source.at(first[0] * a[0].reach, first[1] * a[1].reach, first[2] * a[2].reach), tap, taps};
     int64_t i[3] = {first[0], first[1], first[2]};
     for (int64_t k = 0; k < taps; ++k, i[vertical] += every) {

@@ -64,7 +64,7 @@ template <class T>
 static inline const char* first_byte(const T* data, bool last, int64_t channels, const int64_t* size, int64_t n,
                                      int64_t c, const Window& w) {
   const int64_t row = size[2] * (last ? channels : 1), image = last ? n : n * channels + c;
-  const int64_t d = larger(w.lo[0], 0), h = larger(w.lo[1], 0), h_end = smaller(w.hi[1], size[1]);
+  const int64_t d = most(w.lo[0], 0), h = most(w.lo[1], 0), h_end = least(w.hi[1], size[1]);
   const int64_t share = last ? (h_end - h) * row * c / channels : 0;
   return reinterpret_cast<const char*>(data + ((image * size[0] + d) * size[1] + h) * row + share);
 }
@@ -105,14 +105,14 @@ struct Source {
   // The window of channels [c, c + layout.lanes) of image n, zero outside the tensor. Margins beside the lines are left
   // as they are: they are zero from the start, unless `margins` says that the last window had others.
   void stage(int64_t n, int64_t c, const Window& w, const Layout& layout, bool margins, float* to) const {
-    const int64_t lo = smaller(larger(w.lo[2], 0), w.hi[2]), hi = larger(lo, smaller(w.hi[2], size[2]));
+    const int64_t lo = least(most(w.lo[2], 0), w.hi[2]), hi = most(lo, least(w.hi[2], size[2]));
     for (int64_t d = w.lo[0]; d < w.hi[0]; ++d) {
       for (int64_t h = w.lo[1]; h < w.hi[1]; ++h) {
         float* row = to + (d - w.lo[0]) * layout.slice_pitch + (h - w.lo[1]) * layout.row_pitch;
         const bool outside = d < 0 || d >= size[0] || h < 0 || h >= size[1];
         if (outside || margins) zero(row, layout.row_pitch);
         if (outside) continue;
-        const int64_t present = smaller(layout.lanes, channels - c);
+        const int64_t present = least(layout.lanes, channels - c);
         if (layout.lanes > 1 && channels_last) {
           const int64_t first = (((n * size[0] + d) * size[1] + h) * size[2] + lo) * channels + c;
           copy(first, present, hi - lo, channels, row + (lo - w.lo[2]) * layout.lanes, layout.lanes);
@@ -130,10 +130,10 @@ struct Source {
     const int64_t plane = volume(size);
     for (int64_t c = 0; c < present; c += Vec::lanes) {
       for (int64_t x = 0; x < count; x += Vec::lanes) {
-        const int n = static_cast<int>(smaller(Vec::lanes, count - x));
+        const int n = static_cast<int>(least(Vec::lanes, count - x));
         Vec rows[Vec::lanes];
         for (int k = 0; k < Vec::lanes; ++k) {
-          const int64_t i = first + smaller(c + k, present - 1) * plane + x;
+          const int64_t i = first + least(c + k, present - 1) * plane + x;
           rows[k] = Vec::load(data + i, n);
           if (saved) rows[k] = rows[k] * slope(activation, Vec::load(saved + i, n));
         }
@@ -209,12 +209,12 @@ struct Sink {
                      int64_t count) const {
     const int64_t plane = volume(size);
     for (int64_t c = 0; c < present; c += Vec::lanes) {
-      const int channels_here = static_cast<int>(smaller(Vec::lanes, present - c));
+      const int channels_here = static_cast<int>(least(Vec::lanes, present - c));
       const Vec add = Vec::load(b + c);
       for (int64_t x = 0; x < count; x += Vec::lanes) {
-        const int n = static_cast<int>(smaller(Vec::lanes, count - x));
+        const int n = static_cast<int>(least(Vec::lanes, count - x));
         Vec rows[Vec::lanes];
-        for (int k = 0; k < Vec::lanes; ++k) rows[k] = Vec::load(from + smaller(x + k, count - 1) * lanes + c) + add;
+        for (int k = 0; k < Vec::lanes; ++k) rows[k] = Vec::load(from + least(x + k, count - 1) * lanes + c) + add;
         transpose(rows);
 #pragma GCC unroll 16
         for (int k = 0; k < Vec::lanes; ++k) {
@@ -228,7 +228,7 @@ struct Sink {
 
   // Writes the window of channels [c, c + layout.lanes) of image n.
   void unstage(int64_t n, int64_t c, const Window& w, const Layout& layout, const float* from) const {
-    const int64_t columns = w.hi[2] - w.lo[2], present = smaller(layout.lanes, channels - c);
+    const int64_t columns = w.hi[2] - w.lo[2], present = least(layout.lanes, channels - c);
     float b[kMostLanes];
     for (int64_t k = 0; k < layout.lanes; ++k) b[k] = bias && k < present ? to_float(bias[c + k]) : 0.0f;
     for (int64_t d = w.lo[0]; d < w.hi[0]; ++d) {

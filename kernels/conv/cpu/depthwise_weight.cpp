@@ -57,7 +57,7 @@ void finish(const DepthwisePlan& plan, const ConvProblem& p, int64_t c, int64_t 
       partial[c * places + k] = Vec::load(sums + k * Vec::lanes).sum();
       continue;
     }
-    for (int64_t lane = 0; lane < smaller(plan.lanes, p.in_channels - c); ++lane)
+    for (int64_t lane = 0; lane < least(plan.lanes, p.in_channels - c); ++lane)
       partial[(c + lane) * places + k] = sums[k * plan.lanes + lane];
   }
 }
@@ -84,7 +84,7 @@ void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, in
   const DepthwisePlan plan(p, tiles, true);
   // Where channels are last a task takes all blocks of its boxes, as they adjoin in memory; else one block.
   const int64_t units = p.batch * plan.boxes(), groups = p.channels_last ? 1 : plan.channel_blocks();
-  const int64_t splits = smaller(units, ceil_div(kTasks, larger(1, groups))),
+  const int64_t splits = least(units, ceil_div(kTasks, most(1, groups))),
                 blocks = p.channels_last ? plan.channel_blocks() : 1;
   const int64_t places = tap_count(p) + p.bias, sums_size = places * (plan.channels ? plan.lanes : Vec::lanes);
   Scratch<float> partial(splits * p.in_channels * places);

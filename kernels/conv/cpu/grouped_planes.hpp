@@ -6,6 +6,7 @@
 #pragma once
 
 #include "conv/cpu/activation.hpp"
+#include "conv/cpu/integers.hpp"
 #include "conv/problem.hpp"
 #include "vec.hpp"
 
@@ -48,11 +49,6 @@ Image<T> image_of(const ConvProblem& p, const void* tensor, const void* saved, i
   if (saved) i.saved = static_cast<T*>(const_cast<void*>(saved)) + skip;
   return i;
 }
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
 // The first lattice point of a dimension whose pixel is at or past `at`, at most `extent`.
 static inline int64_t point_at(const Lattice& l, int dimension, int64_t at) {

@@ -7,16 +7,13 @@
 // result depends on the schedule. The activation's slope is applied while a gradient is packed.
 // Bytes: every tensor once. Flops: 2 N C K P Q.
 #include "conv/cpu/families.hpp"
+#include "conv/cpu/integers.hpp"
 #include "conv/cpu/pointwise_tile.hpp"
 #include "conv/cpu/scratch.hpp"
 #include "thread_pool.hpp"
 
 namespace accelops::ACCELOPS_ISA {
 namespace {
-
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The channels and those pixels of a tensor that the convolution touches, pixels numbered over the whole batch.
 struct Side {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "conv/cpu/activation.hpp"
+#include "conv/cpu/integers.hpp"
 #include "vec.hpp"
 
 namespace accelops::ACCELOPS_ISA {
@@ -125,7 +126,6 @@ inline void pack_block(const Operand& o, int width, int depth, int64_t panel, fl
 // strips of up to `lanes` rows, each row in order: those rows are often whole pages apart, and so many streams are what the
 // prefetchers follow.
 inline void pack(const Operand& o, int64_t width, int64_t depth, const Panels& to, int64_t first_w = 0, int64_t first_k = 0) {
-  const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
   const auto columns_at = [&](int64_t w) { return least(least(width - w, Vec::lanes), to.width - (first_w + w) % to.width); };
   const auto block = [&](int64_t w, int64_t columns, int64_t k) {
     const int64_t column = (first_w + w) % to.width, panel = (first_w + w) / to.width;
