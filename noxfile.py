@@ -1,8 +1,8 @@
 """Sessions, each in an environment of its own: `nox -s core` runs all tests, `nox -s lint` checks the form.
 
-The native kernels are judged in more surroundings than one machine has by tests/native (a C++ program that compares them
-with the references): `isa` under every instruction set of x86-64 down to a processor without AVX, `aarch64` cross-built and
-emulated, `sanitize` with the compiler's sanitizers. These need Debian packages, and say which.
+The native kernels are judged in more surroundings than one machine has, by tests/native (a C++ program that compares
+them with the references): `isa` under every instruction set of x86-64 down to a processor without AVX, `aarch64`
+cross-built and emulated, `sanitize` with the compiler's sanitizers. These need Debian packages, and say which.
 """
 
 import shutil

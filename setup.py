@@ -1,8 +1,8 @@
 """Builds the extension accelops._native by CMake; everything else about the package is in pyproject.toml.
 
-CMake's folder stays in the checkout, one per Python and sanitizer, so that a second `pip install` compiles only what has
-changed. What a build in isolation brings is elsewhere each time: cmake is told so anew, and the bindings, which include
-pybind11, are always compiled.
+CMake's folder stays in the checkout, one per Python and sanitizer, so that a second `pip install` compiles only what
+has changed. What a build in isolation brings is elsewhere each time: cmake is told so anew, and the bindings, which
+include pybind11, are always compiled.
 """
 
 import os

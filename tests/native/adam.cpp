@@ -1,5 +1,6 @@
-// The Adam step against the reference, on a list whose parameters are cut by chunks, with every flag. Allowed: four units
-// in the last place of a state's scale over the list. Operands are as in training: moments of the size of each other's root.
+// The Adam step against the reference, on a list whose parameters are cut by chunks, with every flag. Allowed: four
+// units in the last place of a state's scale over the list. Operands are as in training: moments of the size of each
+// other's root.
 #include <initializer_list>
 
 #include "adam/table.hpp"
@@ -22,13 +23,19 @@ struct Parameter {
   double step;
 
   Parameter(const Variant& v, int64_t numel, Random& random)
-      : param(v.dtype, numel, random() % 4), grad(v.dtype, numel, random() % 4), exp_avg(v.state, numel, random() % 4),
-        exp_avg_sq(v.state, numel), largest(v.state, numel), master(DType::f32, numel), ema(DType::f32, numel),
+      : param(v.dtype, numel, random() % 4),
+        grad(v.dtype, numel, random() % 4),
+        exp_avg(v.state, numel, random() % 4),
+        exp_avg_sq(v.state, numel),
+        largest(v.state, numel),
+        master(DType::f32, numel),
+        ema(DType::f32, numel),
         step(static_cast<double>(1 + random() % 20)) {
     std::normal_distribution<double> normal;
     for (Array* a : {&master, &grad, &ema, &exp_avg_sq, &largest}) a->fill(random);
     for (Array* a : {&exp_avg_sq, &largest}) a->map([](double x) { return x * x; });
-    for (int64_t i = 0; i < numel; ++i) param.set(i, master[i]), exp_avg.set(i, std::sqrt(exp_avg_sq[i]) * normal(random));
+    for (int64_t i = 0; i < numel; ++i)
+      param.set(i, master[i]), exp_avg.set(i, std::sqrt(exp_avg_sq[i]) * normal(random));
   }
 
   AdamTensor view(const Variant& v, int64_t begin, double lr) {
@@ -43,14 +50,14 @@ constexpr Array Parameter::* kStates[] = {&Parameter::param,   &Parameter::exp_a
 constexpr const char* kNames[] = {"param", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "master", "ema"};
 
 // Steps a copy of the list; gives that, and the sums of the gradients' squares.
-std::vector<Parameter> step(const AdamKernels& kernels, const Variant& v, double grad_factor, std::vector<Parameter> list,
-                            std::vector<double>& squares, int threads) {
+std::vector<Parameter> step(const AdamKernels& kernels, const Variant& v, double grad_factor,
+                            std::vector<Parameter> list, std::vector<double>& squares, int threads) {
   const double lr = 1e-2;
   std::vector<AdamTensor> tensors;
   int64_t numel = 0;
   for (Parameter& p : list) tensors.push_back(p.view(v, numel, lr)), numel += p.param.count();
-  const AdamStep s{tensors.data(), static_cast<int64_t>(tensors.size()), numel, v.dtype, v.state, 0.9, 0.99, 1e-8, grad_factor,
-                   v.decoupled ? 0 : v.weight_decay, v.decoupled ? 1 - lr * v.weight_decay : 1, 0.995};
+  const AdamStep s{tensors.data(), static_cast<int64_t>(tensors.size()), numel, v.dtype, v.state, 0.9, 0.99, 1e-8,
+                   grad_factor, v.decoupled ? 0 : v.weight_decay, v.decoupled ? 1 - lr * v.weight_decay : 1, 0.995};
   squares.assign(static_cast<size_t>((numel + kAdamChunk - 1) / kAdamChunk), NAN);
   kernels.square_sums(s, squares.data(), threads);
   kernels.step(s, threads);
@@ -58,8 +65,9 @@ std::vector<Parameter> step(const AdamKernels& kernels, const Variant& v, double
 }
 
 std::string describe(const Variant& v) {
-  return std::string("adam ") + name(v.dtype) + " state " + name(v.state) + (v.amsgrad ? " amsgrad" : "") + (v.master ? " master" : "") +
-         (v.ema ? " ema" : "") + (v.decoupled ? " decoupled " : " coupled ") + std::to_string(v.weight_decay);
+  return std::string("adam ") + name(v.dtype) + " state " + name(v.state) + (v.amsgrad ? " amsgrad" : "") +
+         (v.master ? " master" : "") + (v.ema ? " ema" : "") + (v.decoupled ? " decoupled " : " coupled ") +
+         std::to_string(v.weight_decay);
 }
 
 void check_variant(const Variant& v, Random& random, Report& report) {
@@ -78,11 +86,13 @@ void check_variant(const Variant& v, Random& random, Report& report) {
       for (size_t k = 0; k < list.size(); ++k) {
         const Array& mine = got[k].*kStates[state];
         report.check_near(mine, want[k].*kStates[state], 4 * epsilon(mine.type()) * scale, what + ", " + kNames[state]);
-        if (threads > 1) report.check(mine.same_bits(first[k].*kStates[state]), what + ": the result depends on the threads");
+        if (threads > 1)
+          report.check(mine.same_bits(first[k].*kStates[state]), what + ": the result depends on the threads");
       }
     }
     for (size_t chunk = 0; chunk < squares.size(); ++chunk)
-      report.check(std::fabs(squares[chunk] / want_squares[chunk] - 1) <= 4 * epsilon(DType::f32), what + ", square_sums");
+      report.check(std::fabs(squares[chunk] / want_squares[chunk] - 1) <= 4 * epsilon(DType::f32),
+                   what + ", square_sums");
     if (threads == 1) first = std::move(got);
   }
 }
@@ -96,7 +106,9 @@ void check_adam(Random& random, bool thorough, Report& report) {
       for (int flags = 0; flags < (thorough ? 8 : 1); ++flags) {
         const unsigned chosen = thorough ? static_cast<unsigned>(flags) : static_cast<unsigned>(random() % 8);
         const bool master = (chosen & 2) && dtype != DType::f32;
-        check_variant({dtype, state, bool(chosen & 1), master, bool(chosen & 4), random() % 2 == 0, random() % 2 ? 0.1 : 0.0}, random, report);
+        check_variant(
+            {dtype, state, bool(chosen & 1), master, bool(chosen & 4), random() % 2 == 0, random() % 2 ? 0.1 : 0.0},
+            random, report);
       }
     }
 }

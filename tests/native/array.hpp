@@ -1,5 +1,5 @@
-// Operands and results of the self-check: arrays of any dtype that stand among NaN, so that a result that is not written, a
-// read beyond an operand and a write beyond a result all show; and the list of what failed.
+// Operands and results of the self-check: arrays of any dtype that stand among NaN, so that a result that is not
+// written, a read beyond an operand and a write beyond a result all show; and the list of what failed.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,9 @@ namespace accelops::self_check {
 
 using Random = std::mt19937_64;
 
-inline const char* name(DType t) { return t == DType::f32 ? "f32" : t == DType::f64 ? "f64" : t == DType::bf16 ? "bf16" : "f16"; }
+inline const char* name(DType t) {
+  return t == DType::f32 ? "f32" : t == DType::f64 ? "f64" : t == DType::bf16 ? "bf16" : "f16";
+}
 
 // The distance from 1 to the next number.
 inline double epsilon(DType t) {
@@ -29,7 +31,9 @@ class Array {
  public:
   // Filled with NaN: all bits set are one in every dtype. Begins `shift` elements after a cache line.
   Array(DType type, int64_t count, int64_t shift = 0)
-      : type_(type), count_(count), bytes_(static_cast<size_t>((2 * kGuard + shift + count) * size_of(type)) + 64, kNaN) {
+      : type_(type),
+        count_(count),
+        bytes_(static_cast<size_t>((2 * kGuard + shift + count) * size_of(type)) + 64, kNaN) {
     const size_t odd = reinterpret_cast<uintptr_t>(bytes_.data()) % 64;
     first_ = (odd ? 64 - odd : 0) + static_cast<size_t>((kGuard + shift) * size_of(type));
   }
@@ -43,7 +47,9 @@ class Array {
   void* data() { return bytes_.data() + first_; }
   const void* data() const { return bytes_.data() + first_; }
   template <class T>
-  T* as() { return static_cast<T*>(data()); }
+  T* as() {
+    return static_cast<T*>(data());
+  }
 
   double operator[](int64_t i) const {
     switch (type_) {
@@ -124,7 +130,8 @@ class Report {
   void check_near(const Array& got, const Array& want, double allowed, const std::string& what) {
     const double error = got.error(want);
     if (!got.guards_intact()) return failed(what + ": written beyond its bounds");
-    if (!(error <= allowed)) return failed(what + ": error " + std::to_string(error) + ", allowed " + std::to_string(allowed));
+    if (!(error <= allowed))
+      return failed(what + ": error " + std::to_string(error) + ", allowed " + std::to_string(allowed));
     passed();
   }
   long checks() const { return checks_; }

@@ -15,9 +15,9 @@ constexpr int64_t kRoom[] = {70'003, 1, 60, 0, 1, 3000, 9};  // elements from th
 constexpr DType kTypes[] = {DType::f32, DType::bf16, DType::f16};
 
 // Rounding, overflow, the smallest numbers and what is none: ties to even in bf16 and f16, just below and above them.
-const double kSpecial[] = {0.0, -0.0, 1 + 0x1p-8, 1 + 0x3p-8, 1 + 0x1p-8 + 0x1p-23, 1 + 0x1p-11, 1 + 0x3p-11, 1 + 0x1p-11 - 0x1p-23,
-                           65519, 65520, -65536, 0x1p-14, 0x1p-14 - 0x1p-25, 0x1p-24, 0x1p-25, 0x1.000002p-25, 0x3p-25, 0x1p-26,
-                           3.4e38, -3.4028234e38, INFINITY, -INFINITY, NAN};
+const double kSpecial[] = {0.0, -0.0, 1 + 0x1p-8, 1 + 0x3p-8, 1 + 0x1p-8 + 0x1p-23, 1 + 0x1p-11, 1 + 0x3p-11,
+                           1 + 0x1p-11 - 0x1p-23, 65519, 65520, -65536, 0x1p-14, 0x1p-14 - 0x1p-25, 0x1p-24, 0x1p-25,
+                           0x1.000002p-25, 0x3p-25, 0x1p-26, 3.4e38, -3.4028234e38, INFINITY, -INFINITY, NAN};
 
 std::vector<Array> tensors_of(const std::vector<DType>& types, Random& random) {
   std::vector<Array> tensors;
@@ -25,11 +25,12 @@ std::vector<Array> tensors_of(const std::vector<DType>& types, Random& random) {
   return tensors;
 }
 
-BucketMove move_of(const BucketLayout& layout, std::vector<Array>& tensors, std::vector<void*>& data, Array& flat, double scale, bool stream) {
+BucketMove move_of(const BucketLayout& layout, std::vector<Array>& tensors, std::vector<void*>& data, Array& flat,
+                   double scale, bool stream) {
   data.clear();
   for (Array& t : tensors) data.push_back(t.data());
-  return {layout.tensors().data(), data.data(), static_cast<int64_t>(tensors.size()), layout.numel(), flat.type(), flat.data(),
-          nullptr, scale, stream};
+  return {layout.tensors().data(), data.data(), static_cast<int64_t>(tensors.size()), layout.numel(), flat.type(),
+          flat.data(), nullptr, scale, stream};
 }
 
 struct Variant {
@@ -39,8 +40,9 @@ struct Variant {
 };
 
 std::string describe(const char* op, const Variant& v, int threads) {
-  return std::string("bucket ") + op + " wire " + name(v.wire) + " scale " + std::to_string(v.scale) + (v.feedback ? " error feedback" : "") +
-         (v.stream ? " streamed" : "") + ", " + std::to_string(threads) + " threads";
+  return std::string("bucket ") + op + " wire " + name(v.wire) + " scale " + std::to_string(v.scale) +
+         (v.feedback ? " error feedback" : "") + (v.stream ? " streamed" : "") + ", " + std::to_string(threads) +
+         " threads";
 }
 
 double allowed(const Variant& v, const Array& want) {
@@ -57,13 +59,15 @@ Array total(const Array& flat, const Array& residual) {
   return sum;
 }
 
-void check_pack_and_unpack(const Variant& v, const std::vector<DType>& types, int threads, Random& random, Report& report) {
+void check_pack_and_unpack(const Variant& v, const std::vector<DType>& types, int threads, Random& random,
+                           Report& report) {
   const BucketLayout layout(kSizes, kStrides, types);
   std::vector<Array> tensors = tensors_of(types, random);
   for (Array& t : tensors) t.fill(random);
   if (v.scale == 1 && !v.feedback)
     for (size_t i = 0; i < std::size(kSpecial); ++i) tensors[0].set(static_cast<int64_t>(i * 31), kSpecial[i]);
-  Array flat(v.wire, layout.numel(), random() % 4), want_flat = flat, residual = Array(DType::f32, layout.numel()).fill(random);
+  Array flat(v.wire, layout.numel(), random() % 4), want_flat = flat;
+  Array residual = Array(DType::f32, layout.numel()).fill(random);
   residual.map([](double x) { return x / 1024; });
   Array want_residual = residual;
   std::vector<void*> data;
@@ -76,7 +80,8 @@ void check_pack_and_unpack(const Variant& v, const std::vector<DType>& types, in
   report.check_near(flat, want_flat, allowed(v, want_flat), describe("pack", v, threads));
   if (v.feedback) {
     const double slack = 2 * epsilon(DType::f32) * want_flat.largest();
-    report.check_near(total(flat, residual), total(want_flat, want_residual), slack, describe("pack, residual", v, threads));
+    report.check_near(total(flat, residual), total(want_flat, want_residual), slack,
+                      describe("pack, residual", v, threads));
     report.check(residual.guards_intact(), describe("pack, residual's bounds", v, threads));
   }
 
@@ -86,7 +91,8 @@ void check_pack_and_unpack(const Variant& v, const std::vector<DType>& types, in
   there = move_of(layout, back, data, want_flat, v.scale, v.stream);
   bucket_kernels_of("cpu")->unpack(there, threads);
   for (size_t k = 0; k < back.size(); ++k)  // what lies between the elements of a strided tensor stays NaN
-    report.check_near(back[k], want_back[k], allowed(v, want_back[k]), describe("unpack", v, threads) + " to " + name(types[k]));
+    report.check_near(back[k], want_back[k], allowed(v, want_back[k]),
+                      describe("unpack", v, threads) + " to " + name(types[k]));
 }
 
 void check_reduce(const Variant& v, DType dtype, int64_t ranks, int threads, Random& random, Report& report) {
@@ -100,7 +106,8 @@ void check_reduce(const Variant& v, DType dtype, int64_t ranks, int threads, Ran
   bucket_reference.reduce(r, 1);
   r.out = out.data();
   bucket_kernels_of("cpu")->reduce(r, threads);
-  report.check_near(out, want, 2 * epsilon(dtype) * want.largest(), describe("reduce", v, threads) + " to " + name(dtype));
+  report.check_near(out, want, 2 * epsilon(dtype) * want.largest(),
+                    describe("reduce", v, threads) + " to " + name(dtype));
 }
 
 }  // namespace

@@ -62,11 +62,15 @@ std::vector<ConvTiles> tiles_of(const ConvProblem& p, const std::string& family)
 }
 
 ConvProblem problem_of(const Case& c, Direction direction, DType dtype, bool channels_last) {
-  ConvProblem p{direction, dtype, channels_last, c.transposed, false, Activation::none, c.batch, c.c, c.k, c.groups, {}, {}, {}, {}, {}, {}};
+  ConvProblem p{};
+  p.direction = direction, p.dtype = dtype, p.channels_last = channels_last, p.transposed = c.transposed;
+  p.batch = c.batch, p.in_channels = c.c, p.out_channels = c.k, p.groups = c.groups;
   for (int d = 0; d < 3; ++d) {
-    p.in[d] = c.in[d], p.kernel[d] = c.kernel[d], p.stride[d] = c.stride[d], p.padding[d] = c.padding[d], p.dilation[d] = c.dilation[d];
+    p.in[d] = c.in[d], p.kernel[d] = c.kernel[d], p.stride[d] = c.stride[d], p.padding[d] = c.padding[d],
+    p.dilation[d] = c.dilation[d];
     const int64_t reach = c.dilation[d] * (c.kernel[d] - 1);
-    p.out[d] = c.transposed ? (c.in[d] - 1) * c.stride[d] - 2 * c.padding[d] + reach + 1 + (c.stride[d] > 1 ? c.output_padding : 0)
+    p.out[d] = c.transposed ? (c.in[d] - 1) * c.stride[d] - 2 * c.padding[d] + reach + 1 +
+                                  (c.stride[d] > 1 ? c.output_padding : 0)
                             : (c.in[d] + 2 * c.padding[d] - reach - 1) / c.stride[d] + 1;
   }
   return p;
@@ -96,9 +100,11 @@ struct Tensors {
 std::vector<Array> run(ConvKernel kernel, const ConvTiles& tiles, const ConvProblem& p, Tensors t, int threads) {
   const bool forward = p.direction == Direction::fprop;
   const bool saves = p.activation == Activation::silu || p.activation == Activation::gelu;
-  Array result(p.dtype, t.result(p.direction).count()), output_saved(p.dtype, saves ? result.count() : 0), grad_bias(p.dtype, p.out_channels);
+  Array result(p.dtype, t.result(p.direction).count()), output_saved(p.dtype, saves ? result.count() : 0),
+      grad_bias(p.dtype, p.out_channels);
   ConvOperands o;
-  o.input = t.input.data(), o.weight = t.weight.data(), o.bias = p.bias ? t.bias.data() : nullptr, o.grad_output = t.output.data();
+  o.input = t.input.data(), o.weight = t.weight.data(), o.bias = p.bias ? t.bias.data() : nullptr,
+  o.grad_output = t.output.data();
   if (forward) o.output = result.data(), o.output_saved = saves ? output_saved.data() : nullptr;
   if (!forward && p.activation != Activation::none) o.saved = t.saved.data();
   if (p.direction == Direction::dgrad) o.grad_input = result.data();
@@ -115,8 +121,9 @@ std::string describe(const Case& c, const ConvProblem& p, const ConvTiles& tiles
   static const char* const directions[] = {"fprop", "dgrad", "wgrad"};
   static const char* const activations[] = {"", " relu", " silu", " gelu"};
   return std::string("conv ") + c.family + " " + c.name + ": " + directions[int(p.direction)] + " " + name(p.dtype) +
-         (p.channels_last ? " channels_last" : " contiguous") + (p.bias ? " bias" : "") + activations[int(p.activation)] + " tiles " +
-         std::to_string(tiles.value[0]) + "," + std::to_string(tiles.value[1]);
+         (p.channels_last ? " channels_last" : " contiguous") + (p.bias ? " bias" : "") +
+         activations[int(p.activation)] + " tiles " + std::to_string(tiles.value[0]) + "," +
+         std::to_string(tiles.value[1]);
 }
 
 void check_problem(const Case& c, const ConvProblem& p, Random& random, Report& report) {

@@ -1,7 +1,8 @@
-// self_check [SEED] [--no-fork]: runs the cpu kernels of this machine's instruction set (ACCELOPS_ISA lowers it) against the references
-// on random operands, and exits with 1, naming each case, if any fails. First every case, then some from several threads at
-// once, then in the child of a fork, then in the parent again. It needs neither Python nor torch, so that it can be built
-// for another processor and run in an emulator, and with the compiler's sanitizers (noxfile.py does all of that).
+// self_check [SEED] [--no-fork]: runs the cpu kernels of this machine's instruction set (ACCELOPS_ISA lowers it)
+// against the references on random operands, and exits with 1, naming each case, if any fails. First every case, then
+// some from several threads at once, then in the child of a fork, then in the parent again. It needs neither Python nor
+// torch, so that it can be built for another processor and run in an emulator, and with the compiler's sanitizers
+// (noxfile.py does all of that).
 #include <sys/wait.h>
 #include <unistd.h>
 
