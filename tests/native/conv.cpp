@@ -56,7 +56,7 @@ std::vector<ConvTiles> tiles_of(const ConvProblem& p, const std::string& family)
   if (family == "grouped") return {{{96, 8, 16}}, {{1, 4, 32}}};
   if (family == "pointwise") return {{{384}}, {{1}}};
   const bool has_other_lanes = !p.channels_last && p.in[0] * p.in[1] > 1;
-  std::vector<ConvTiles> tiles{{{14, 2, 512, 0}}, {{4, 1, 1, 0}}};
+  std::vector<ConvTiles> tiles{{{14, 2, 512}}, {{4, 1, 1}}, {{14, 2, 128, 0, 1}}, {{14, 2, 1, 0, 1}}};
   if (has_other_lanes) tiles.push_back({{8, 1, 16, 1}});
   return tiles;
 }
@@ -123,7 +123,7 @@ std::string describe(const Case& c, const ConvProblem& p, const ConvTiles& tiles
   return std::string("conv ") + c.family + " " + c.name + ": " + directions[int(p.direction)] + " " + name(p.dtype) +
          (p.channels_last ? " channels_last" : " contiguous") + (p.bias ? " bias" : "") +
          activations[int(p.activation)] + " tiles " + std::to_string(tiles.value[0]) + "," +
-         std::to_string(tiles.value[1]);
+         std::to_string(tiles.value[1]) + (tiles.value[4] ? " direct" : "");
 }
 
 void check_problem(const Case& c, const ConvProblem& p, Random& random, Report& report) {

@@ -8,6 +8,7 @@ namespace accelops::ACCELOPS_ISA {
 
 void depthwise(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, int threads) {
   if (p.direction == Direction::wgrad) depthwise_weight(p, tiles, o, threads);
+  else if (tiles.value[4] && depthwise_goes_direct(p)) depthwise_direct(p, tiles, o, threads);
   else depthwise_data(p, tiles, o, threads);
 }
 

@@ -19,17 +19,6 @@ void pack(const DepthwisePlan& plan, const ConvProblem& p, const void* weight, i
 }
 
 template <class T>
-Sink<T> sink_of(const ConvProblem& p, const ConvOperands& o, const int64_t* size, float* line) {
-  Sink<T> sink{};
-  sink.channels = p.in_channels, sink.channels_last = p.channels_last, sink.line = line;
-  for (int d = 0; d < 3; ++d) sink.size[d] = size[d];
-  if (p.direction == Direction::dgrad) return sink.data = static_cast<T*>(o.grad_input), sink;
-  sink.data = static_cast<T*>(o.output), sink.saved = static_cast<T*>(o.output_saved), sink.activation = p.activation;
-  if (p.bias) sink.bias = static_cast<const T*>(o.bias);
-  return sink;
-}
-
-template <class T>
 void run(const ConvProblem& p, const ConvTiles& tiles, const ConvOperands& o, int threads) {
   const bool fprop = p.direction == Direction::fprop;
   const DepthwisePlan plan(p, tiles, fprop != p.transposed);

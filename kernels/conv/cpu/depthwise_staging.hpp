@@ -174,6 +174,16 @@ struct Sink {
   bool channels_last;
   float* line;
 
+  // The bias of the channels from c on, zero where there is none.
+  struct Bias {
+    float value[kMostLanes];
+  };
+  Bias bias_from(int64_t c) const {
+    Bias b{};
+    for (int64_t k = 0; bias && k < least(kMostLanes, channels - c); ++k) b.value[k] = to_float(bias[c + k]);
+    return b;
+  }
+
   // `count` pieces of n elements, `from_stride` apart, to pieces `stride` apart from index i on. The bias is one for
   // all, or (lanes over channels) one for each element of a piece.
   template <bool plain, bool channelwise>
@@ -229,8 +239,8 @@ struct Sink {
   // Writes the window of channels [c, c + layout.lanes) of image n.
   void unstage(int64_t n, int64_t c, const Window& w, const Layout& layout, const float* from) const {
     const int64_t columns = w.hi[2] - w.lo[2], present = least(layout.lanes, channels - c);
-    float b[kMostLanes];
-    for (int64_t k = 0; k < layout.lanes; ++k) b[k] = bias && k < present ? to_float(bias[c + k]) : 0.0f;
+    const Bias of_block = bias_from(c);
+    const float* b = of_block.value;
     for (int64_t d = w.lo[0]; d < w.hi[0]; ++d) {
       for (int64_t h = w.lo[1]; h < w.hi[1]; ++h) {
         const float* row = from + (d - w.lo[0]) * layout.slice_pitch + (h - w.lo[1]) * layout.row_pitch;
@@ -249,5 +259,16 @@ struct Sink {
     }
   }
 };
+
+template <class T>
+static inline Sink<T> sink_of(const ConvProblem& p, const ConvOperands& o, const int64_t* size, float* line) {
+  Sink<T> sink{};
+  sink.channels = p.in_channels, sink.channels_last = p.channels_last, sink.line = line;
+  for (int d = 0; d < 3; ++d) sink.size[d] = size[d];
+  if (p.direction == Direction::dgrad) return sink.data = static_cast<T*>(o.grad_input), sink;
+  sink.data = static_cast<T*>(o.output), sink.saved = static_cast<T*>(o.output_saved), sink.activation = p.activation;
+  if (p.bias) sink.bias = static_cast<const T*>(o.bias);
+  return sink;
+}
 
 }  // namespace accelops::ACCELOPS_ISA
