@@ -15,12 +15,14 @@ class Config:
     """The tiles of depthwise_plan.hpp: `block_rows` result rows are held in registers (1 to 14); where vector lanes run
     over channels a block holds `vectors` vectors of them (1 to 4); a box of results and what it gathers from touch about
     `cache_kib` KiB; `over_channels` lets lanes run over channels in contiguous tensors too, whose lines are transposed
-    on the way."""
+    on the way. `direct` is the kernel of depthwise_direct.cpp instead, which has no tiles but for `cache_kib`: what a
+    slab of channels_last lines holds."""
 
     block_rows: int = 14
     vectors: int = 2
     cache_kib: int = 512
     over_channels: bool = False
+    direct: bool = False
 
 
 def unsupported(spec: ConvSpec) -> list[str]:
@@ -43,67 +45,87 @@ def unsupported(spec: ConvSpec) -> list[str]:
 def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
     if spec.memory_format == "channels_last":
-        return [Config(rows, v, kib) for kib in (512, 128, 1536) for v in (2, 1, 4) for rows in (14, 8, 4)]
+        direct = [Config(cache_kib=kib, direct=True) for kib in (128, 48, 384)] if _serves_direct(spec) else []
+        return direct + [Config(rows, v, kib) for kib in (512, 128, 1536) for v in (2, 1, 4) for rows in (14, 8, 4)]
     lanes = [(False, 1)]
     if spec.ndim > 1:
         # Lines of 14 fill a vector of 16, but 7x7 kernels on them gain 1.2x and on lines of 7 1.6x from full ones.
         lanes.insert(0 if spec.output[-1] <= 16 else 1, (True, 2))
-    return [Config(rows, v, kib, over) for over, v in lanes for kib in (512, 128, 1536) for rows in (14, 8, 4)]
+    staged = [Config(rows, v, kib, over) for over, v in lanes for kib in (512, 128, 1536) for rows in (14, 8, 4)]
+    if not _serves_direct(spec):
+        return staged
+    # Transposed images gain up to 3.1x on short lines and lose up to 1.8x on long ones.
+    short = spec.ndim > 1 and spec.output[-1] <= (32 if spec.ndim == 2 else 56)
+    return [Config(direct=True), *staged] if short else [*staged, Config(direct=True)]
 
 
-# The output width from which the kernels won, per (3x3, 5x5, 7x7): below it lines are too short for what a task costs,
-# and without one the memory is the limit and torch is as near to it. Measured against torch in the same format, batch 8,
-# on the 2D layers of MobileNetV2, MobileNetV3 and ConvNeXt-T, 7 to 112 wide.
+def _serves_direct(spec: ConvSpec) -> bool:
+    """What depthwise_goes_direct says with the widest vectors."""
+    if spec.direction == "wgrad" or spec.groups < 16:
+        return False
+    if spec.direction == "dgrad" and spec.memory_format == "channels_last" and spec.activation != "none":
+        return False
+    return max(spec.stride) == 1 or (spec.direction == "fprop") != spec.transposed
+
+
+# Output widths at which the kernels won, per (3x3, 5x5, 7x7): up to the first number, and from the second on. Between, and
+# without any, memory is the limit and torch is as near to it. Measured against torch in the same format, batch 8, on the
+# 2D layers of MobileNetV2, MobileNetV3 and ConvNeXt-T and their like, 7 to 112 wide.
 NEVER = 1 << 60
-LEAST_WIDTH = {
-    ("fprop", "contiguous", "float32", "stride 1"): (28, 28, 28),
-    ("fprop", "contiguous", "float32", "strided"): (28, 28, 28),
-    ("fprop", "contiguous", "bfloat16", "stride 1"): (56, 28, 28),
-    ("fprop", "contiguous", "bfloat16", "strided"): (56, NEVER, NEVER),
-    ("fprop", "channels_last", "float32", "stride 1"): (112, 14, 14),
-    ("fprop", "channels_last", "float32", "strided"): (NEVER, NEVER, 28),
-    ("dgrad", "contiguous", "float32", "stride 1"): (28, 28, 28),
-    ("dgrad", "contiguous", "float32", "strided"): (28, 28, 28),
-    ("dgrad", "contiguous", "bfloat16", "stride 1"): (56, 28, 28),
-    ("dgrad", "contiguous", "bfloat16", "strided"): (1, 1, 1),
-    ("dgrad", "channels_last", "float32", "stride 1"): (28, 1, 1),
-    ("dgrad", "channels_last", "bfloat16", "stride 1"): (NEVER, NEVER, 1),
-    ("dgrad", "channels_last", "bfloat16", "strided"): (1, 1, 1),
-    ("wgrad", "contiguous", "float32", "stride 1"): (56, 1, 1),
-    ("wgrad", "contiguous", "float32", "strided"): (56, 1, 1),
-    ("wgrad", "contiguous", "bfloat16", "stride 1"): (56, 1, 1),
-    ("wgrad", "contiguous", "bfloat16", "strided"): (56, 1, 1),
-    ("wgrad", "channels_last", "float32", "stride 1"): (28, 1, 1),
-    ("wgrad", "channels_last", "float32", "strided"): (NEVER, 1, 1),
-    ("wgrad", "channels_last", "bfloat16", "stride 1"): (28, 1, 1),
-    ("wgrad", "channels_last", "bfloat16", "strided"): (28, 1, 1),
+Widths = tuple[int, int]
+ALL, NONE = (NEVER, 0), (-1, NEVER)
+WON: dict[tuple[str, str, str, str], tuple[Widths, Widths, Widths]] = {
+    ("fprop", "contiguous", "float32", "stride 1"): (ALL, ALL, ALL),
+    ("fprop", "contiguous", "float32", "strided"): (ALL, ALL, ALL),
+    ("fprop", "contiguous", "bfloat16", "stride 1"): (ALL, ALL, ALL),
+    ("fprop", "contiguous", "bfloat16", "strided"): (ALL, ALL, ALL),
+    ("fprop", "channels_last", "float32", "stride 1"): ((14, NEVER), ALL, ALL),
+    ("fprop", "channels_last", "float32", "strided"): (NONE, (-1, 28), ALL),
+    ("dgrad", "contiguous", "float32", "stride 1"): (ALL, ALL, ALL),
+    ("dgrad", "contiguous", "float32", "strided"): (ALL, ALL, ALL),
+    ("dgrad", "contiguous", "bfloat16", "stride 1"): (ALL, ALL, ALL),
+    ("dgrad", "contiguous", "bfloat16", "strided"): (ALL, ALL, ALL),
+    ("dgrad", "channels_last", "float32", "stride 1"): ((14, 56), ALL, ALL),
+    ("dgrad", "channels_last", "bfloat16", "stride 1"): (NONE, (14, NEVER), ALL),
+    ("dgrad", "channels_last", "bfloat16", "strided"): (ALL, ALL, ALL),
+    ("wgrad", "contiguous", "float32", "stride 1"): ((-1, 56), ALL, ALL),
+    ("wgrad", "contiguous", "float32", "strided"): ((-1, 56), ALL, ALL),
+    ("wgrad", "contiguous", "bfloat16", "stride 1"): ((-1, 56), ALL, ALL),
+    ("wgrad", "contiguous", "bfloat16", "strided"): ((-1, 56), ALL, ALL),
+    ("wgrad", "channels_last", "float32", "stride 1"): ((-1, 28), ALL, ALL),
+    ("wgrad", "channels_last", "float32", "strided"): (NONE, ALL, ALL),
+    ("wgrad", "channels_last", "bfloat16", "stride 1"): ((-1, 28), ALL, ALL),
+    ("wgrad", "channels_last", "bfloat16", "strided"): ((-1, 28), ALL, ALL),
 }
 
 
 def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:
     """The first Config where it was measured to win."""
-    if spec.transposed or max(spec.dilation) > 1 or min(spec.kernel) < 3:
+    if spec.transposed or max(spec.dilation) > 1 or (min if spec.ndim < 3 else max)(spec.kernel) < 3:
         return None, "not measured for transposed, dilated or small kernels"
-    losing = _loses(spec)
-    if losing:
-        return None, f"{losing} ({RESULTS})"
-    return configs(spec)[0], f"faster than torch on such layers ({RESULTS})"
+    short, long = _won_1d(spec) if spec.ndim == 1 else _won_2d(spec) if spec.ndim == 2 else _won_3d(spec)
+    if spec.output[-1] <= short or spec.output[-1] >= long:
+        return configs(spec)[0], f"faster than torch on such layers ({RESULTS})"
+    where = "such layers" if (short, long) == NONE else f"lines of {spec.output[-1]}"
+    return None, f"torch is as fast on {where} ({RESULTS})"
 
 
-def _loses(spec: ConvSpec) -> str:
-    """Where torch is as fast or faster; empty elsewhere."""
-    if spec.ndim == 1:
-        # torch's dgrad of many taps is a good one (0.9x to 1.3x); in all else the kernels won 1.4x and more.
-        many = spec.direction == "dgrad" and spec.dtype == "float32" and spec.kernel[0] > 7
-        return "torch's 1D data gradient of many taps is as fast" if many else ""
-    if spec.ndim == 3:
-        # 1.3x and more but for this one: 0.5x.
-        slow = (spec.direction, spec.memory_format, spec.dtype) == ("fprop", "channels_last", "bfloat16")
-        return "torch's 3D bfloat16 forward is faster channels_last" if slow else ""
+def _won_1d(spec: ConvSpec) -> Widths:
+    """torch's dgrad of many taps is a good one (0.9x to 1.5x); in all else the kernels won 1.3x and more."""
+    return NONE if spec.direction == "dgrad" and spec.dtype == "float32" and spec.kernel[0] > 7 else ALL
+
+
+def _won_2d(spec: ConvSpec) -> Widths:
     step = "strided" if max(spec.stride) > 1 else "stride 1"
-    widths = LEAST_WIDTH.get((spec.direction, spec.memory_format, spec.dtype, step), (NEVER,) * 3)
+    key = (spec.direction, spec.memory_format, spec.dtype, step)
     taps = prod(spec.kernel)
-    least = widths[0 if taps < 25 else 1 if taps < 49 else 2]
-    if spec.output[-1] >= least:
-        return ""
-    return "torch is as fast on such layers" if least == NEVER else f"torch is as fast below an output width of {least}"
+    if key[1:] == ("contiguous", "float32", "strided") and key[0] != "dgrad" and taps < 25 and spec.groups <= 16:
+        return NONE  # 0.8x: torch computes in blocks of 16 channels, and needs one
+    return WON.get(key, (NONE,) * 3)[0 if taps < 25 else 1 if taps < 49 else 2]
+
+
+def _won_3d(spec: ConvSpec) -> Widths:
+    """1.6x and more, but for the channels_last forward, which torch does well too."""
+    if (spec.direction, spec.memory_format) != ("fprop", "channels_last"):
+        return ALL
+    return (14, 56) if spec.dtype == "float32" and max(spec.stride) == 1 and min(spec.kernel) == 3 else NONE
