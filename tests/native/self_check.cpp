@@ -37,6 +37,7 @@ void check_in_a_child(uint64_t seed, Report& report) {
     own.check(ThreadPool::workers() == 0, "the child of a fork: it has its parent's workers");
     check_all(seed, false, own);
     own.check(ThreadPool::workers() > 0, "the child of a fork: it started no workers");
+    std::fflush(stdout);  // _Exit does not
     std::_Exit(own.failures() ? 1 : 0);
   }
   int status = -1;
