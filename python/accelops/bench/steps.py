@@ -1,7 +1,8 @@
 """Whole training steps: forward, loss, backward and Adam, of networks built from transformers' configs, random weights.
 
-torch as called: contiguous, default Adam; torch's best: channels_last and fused=True. The accelops side is the same two
-scripts under accelops.enable().
+torch as called: contiguous, default Adam; torch's best: channels_last and fused=True. The accelops side as called is the
+first script with the two lines of the README: model = accelops.nn.accelerate(model, memory_format=torch.channels_last) and
+accelops.enable(); both scripts with enable() alone are shown beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from accelops.dispatch import reroute
+import accelops
+import accelops.nn  # above bench in the house: what is timed is what a user writes
 
 from .rows import Job, Row, ran, row, selections_of
 from .timing import Variant, interleaved
@@ -66,24 +68,33 @@ def jobs(batch: int | None = None) -> list[Job]:
 def _measure(name: str, batch: int, seconds: float) -> Row:
     torch.manual_seed(0)
     model = NETWORKS[name]().train()
-    variants: dict[str, Variant] = {}
-    for suffix, form, options in (
-        ("", torch.contiguous_format, {}),
-        (" channels_last, fused", torch.channels_last, {"fused": True}),
-    ):
-        variants[f"torch{suffix}"] = Variant(_step(model, batch, form, options))
-        variants[f"accelops{suffix}"] = Variant(_step(model, batch, form, options), reroute.enabled)
+    last = torch.channels_last
+    fused = {"fused": True}
+    faster = accelops.nn.accelerate(copy.deepcopy(model), memory_format=last)
+    converted = copy.deepcopy(model).to(memory_format=last)
+    variants = {
+        "torch": Variant(_step(model, batch)),
+        "accelops, two lines": Variant(_step(faster, batch), accelops.enabled),
+        "accelops, enable() alone": Variant(_step(model, batch), accelops.enabled),
+        "torch channels_last, fused": Variant(_step(converted, batch, last, fused)),
+        "accelops channels_last, fused": Variant(_step(converted, batch, last, fused), accelops.enabled),
+    }
     what_ran = [line for v in variants if v.startswith("accelops") for line in ran(v, selections_of(variants[v]))]
     return row(name, "training step", interleaved(variants, seconds), what_ran)
 
 
-def _step(model: nn.Module, batch: int, form: torch.memory_format, options: dict[str, bool]) -> Callable[[], object]:
+def _step(
+    model: nn.Module,
+    batch: int,
+    form: torch.memory_format = torch.contiguous_format,
+    options: dict[str, bool] | None = None,
+) -> Callable[[], object]:
     """One training step of a copy of `model`, with an optimizer of its own."""
-    model = copy.deepcopy(model).to(memory_format=form)
+    model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, SIZE, SIZE, generator=generator).contiguous(memory_format=form)
     labels = torch.randint(0, CLASSES, (batch,), generator=generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, **options)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, **(options or {}))
 
     def step() -> None:
         optimizer.zero_grad()

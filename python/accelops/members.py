@@ -1,0 +1,152 @@
+"""The classes that accelerate puts in the place of torch's own, and how neighbours among them run as one.
+
+A convolution with a `memory_format` converts its input to it; its weight stays as it is, so that optimizers made before stay
+right (a step of RegNet with converted weights takes as long, within 1 %).
+Inside the forward of their parent, and in eval mode without gradients, members of a group (joining.py) may join: the
+convolution computes for those that follow and hands them a stand-in, which the last exchanges for the result. They know it
+by identity. The stand-in has the result's shape and NaN for values: code that was not traced, and looks at what should lie
+between the members, cannot take it for a result. A parent whose stand-ins were not exchanged runs again, apart.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .joining import convolve, enter, kind, ordinary, torchs_class
+
+
+@dataclass
+class _Handed:
+    stand_in: Tensor
+    result: Tensor
+    members: list[nn.Module]  # that have yet to be called, in order
+
+
+@dataclass
+class Joint:
+    """What one parent's forward joins: by convolution, the rest of its group; by id of the stand-in, what was handed."""
+
+    following: dict[nn.Module, list[nn.Module]]
+    handed: dict[int, _Handed]
+
+
+class _InForce(threading.local):
+    joint: Joint | None = None
+
+
+_in_force = _InForce()
+
+
+@contextmanager
+def joining(groups: Sequence[Sequence[nn.Module]]) -> Iterator[Joint]:
+    """`groups` may join in this thread, until the end of the `with` or a joining within."""
+    before = _in_force.joint
+    _in_force.joint = Joint({first: rest for first, *rest in groups}, {})
+    try:
+        yield _in_force.joint
+    finally:
+        _in_force.joint = before
+
+
+class Member(nn.Module):
+    """A module that takes no action of its own where the convolution before it has joined it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        handed = _in_force.joint and _in_force.joint.handed.get(id(input))
+        if not handed or handed.members[0] is not self:
+            return super().forward(input)
+        del handed.members[0]
+        if handed.members:
+            return input
+        del _in_force.joint.handed[id(input)]
+        return handed.result
+
+
+class _Convolution(nn.Module):
+    memory_format: torch.memory_format | None = None
+
+    def forward(self, input: Tensor, *rest: object) -> Tensor:
+        if not ordinary(input):
+            return super().forward(input, *rest)
+        input = enter(self, input)
+        joint = _in_force.joint
+        following = joint and joint.following.get(self)
+        if not following:
+            return super().forward(input, *rest)
+        result, joined = convolve(self, following, input)
+        if not joined:
+            return result
+        stand_in = result.new_full((), torch.nan).expand_as(result)
+        joint.handed[id(stand_in)] = _Handed(stand_in, result, following[:joined])
+        return stand_in
+
+
+class Conv1d(_Convolution, nn.Conv1d):
+    pass
+
+
+class Conv2d(_Convolution, nn.Conv2d):
+    pass
+
+
+class Conv3d(_Convolution, nn.Conv3d):
+    pass
+
+
+class ConvTranspose2d(_Convolution, nn.ConvTranspose2d):
+    pass
+
+
+class ConvTranspose3d(_Convolution, nn.ConvTranspose3d):
+    pass
+
+
+class BatchNorm1d(Member, nn.BatchNorm1d):
+    pass
+
+
+class BatchNorm2d(Member, nn.BatchNorm2d):
+    pass
+
+
+class BatchNorm3d(Member, nn.BatchNorm3d):
+    pass
+
+
+class ReLU(Member, nn.ReLU):
+    pass
+
+
+class SiLU(Member, nn.SiLU):
+    pass
+
+
+class GELU(Member, nn.GELU):
+    pass
+
+
+_CLASSES = (Conv1d, Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d, BatchNorm1d, BatchNorm2d, BatchNorm3d, ReLU, SiLU, GELU)  # fmt: skip
+torchs_class.update({ours: ours.__bases__[1] for ours in _CLASSES})
+_OURS = {torchs: ours for ours, torchs in torchs_class.items()}
+FORMATS = {
+    torch.channels_last: (nn.Conv2d, nn.ConvTranspose2d),
+    torch.channels_last_3d: (nn.Conv3d, nn.ConvTranspose3d),
+}
+
+
+def make_member(module: nn.Module) -> None:
+    """Give `module`, one of torch's classes that has a place here, ours."""
+    module.__class__ = _OURS[kind(module)]
+
+
+def set_format(module: nn.Module, form: torch.memory_format) -> None:
+    """Let `module` convert its input, where it is a convolution that knows the format."""
+    if kind(module) in FORMATS[form]:
+        make_member(module)
+        module.memory_format = form
