@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .joining import NORMS, convolve, group, kind, ordinary, plain
+from .joining import FORMAT_OF_DIM, NORMS, convolve, group, kind, ordinary, plain
 from .members import FORMATS, set_format
 from .traced import Traced, candidate, find, join
 
@@ -53,7 +53,8 @@ def accelerate(model: nn.Module, memory_format: torch.memory_format | None = Non
 
 def report(model: nn.Module) -> list[str]:
     """What each module of `model` may run as one, in its present mode, a line for each; and why others run as they are."""
-    convert = Counter(str(m.memory_format) for m in model.modules() if getattr(m, "memory_format", None) in FORMATS)
+    converting = [m for m in model.modules() if getattr(m, "converts_input", False)]
+    convert = Counter(str(FORMAT_OF_DIM[m.weight.dim()]) for m in converting)
     lines = [f"model: {count} convolutions convert their input to {form}" for form, count in convert.items()]
     for name, module in model.named_modules():
         groups: list[tuple[str, list[nn.Module]]] = []

@@ -22,6 +22,7 @@ from accelops.dispatch.select import asked_target
 
 NORMS = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
 ACTIVATIONS = {nn.ReLU: "relu", nn.SiLU: "silu", nn.GELU: "gelu"}
+FORMAT_OF_DIM = {4: torch.channels_last, 5: torch.channels_last_3d}
 torchs_class: dict[type[nn.Module], type[nn.Module]] = {}  # of each class that accelerate puts in its place
 
 
@@ -69,9 +70,10 @@ def _is(modules: Sequence[nn.Module], index: int, kinds: tuple[type[nn.Module], 
 
 
 def enter(convolution: nn.Module, x: Tensor) -> Tensor:
-    """`x` in the memory format that accelerate gave the convolution, if any. Unbatched input stays as it is."""
-    form = getattr(convolution, "memory_format", None)
-    return x if form is None or x.dim() != convolution.weight.dim() else x.contiguous(memory_format=form)
+    """`x` in the memory format to which accelerate lets the convolution convert, if any. Unbatched input stays as it is."""
+    if not getattr(convolution, "converts_input", False) or x.dim() != convolution.weight.dim():
+        return x
+    return x.contiguous(memory_format=FORMAT_OF_DIM[x.dim()])
 
 
 def convolve(convolution: nn.Module, following: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, int]:

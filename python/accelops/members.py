@@ -1,6 +1,6 @@
 """The classes that accelerate puts in the place of torch's own, and how neighbours among them run as one.
 
-A convolution with a `memory_format` converts its input to it; its weight stays as it is, so that optimizers made before stay
+A convolution with `converts_input` runs in channels_last; its weight stays as it is, so that optimizers made before stay
 right (a step of RegNet with converted weights takes as long, within 1 %).
 Inside the forward of their parent, and in eval mode without gradients, members of a group (joining.py) may join: the
 convolution computes for those that follow and hands them a stand-in, which the last exchanges for the result. They know it
@@ -69,7 +69,7 @@ class Member(nn.Module):
 
 
 class _Convolution(nn.Module):
-    memory_format: torch.memory_format | None = None
+    converts_input = False  # a flag, for torch's memory formats do not pickle in the protocol of torch.save
 
     def forward(self, input: Tensor, *rest: object) -> Tensor:
         if not ordinary(input):
@@ -149,4 +149,4 @@ def set_format(module: nn.Module, form: torch.memory_format) -> None:
     """Let `module` convert its input, where it is a convolution that knows the format."""
     if kind(module) in FORMATS[form]:
         make_member(module)
-        module.memory_format = form
+        module.converts_input = True

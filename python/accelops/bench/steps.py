@@ -74,8 +74,8 @@ def _measure(name: str, batch: int, seconds: float) -> Row:
     converted = copy.deepcopy(model).to(memory_format=last)
     variants = {
         "torch": Variant(_step(model, batch)),
-        "accelops, two lines": Variant(_step(faster, batch), accelops.enabled),
-        "accelops, enable() alone": Variant(_step(model, batch), accelops.enabled),
+        "accelops": Variant(_step(faster, batch), accelops.enabled),
+        "accelops enable() alone": Variant(_step(model, batch), accelops.enabled),
         "torch channels_last, fused": Variant(_step(converted, batch, last, fused)),
         "accelops channels_last, fused": Variant(_step(converted, batch, last, fused), accelops.enabled),
     }

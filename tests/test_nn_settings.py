@@ -1,0 +1,136 @@
+"""accelerate in the settings that networks are trained and served in: DDP, DataParallel, compile, export, fx, functorch,
+threads."""
+
+from __future__ import annotations
+
+import copy
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import accelops
+import accelops.nn
+from tests.networks import ResNet, lived_in
+
+
+@pytest.fixture
+def pair() -> tuple[nn.Module, nn.Module, Tensor]:
+    """A network in eval mode, its accelerated copy, and input for both."""
+    model = lived_in(ResNet()).eval()
+    return (
+        model,
+        accelops.nn.accelerate(copy.deepcopy(model), memory_format=torch.channels_last),
+        torch.randn(2, 3, 16, 16),
+    )
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_before_or_after_it_computes_the_same(
+    backend: str, training: bool, pair: tuple[nn.Module, nn.Module, Tensor]
+) -> None:
+    plain, fast, x = pair
+    plain.train(training), fast.train(training)
+    before = copy.deepcopy(plain)
+    compiled_before = torch.compile(before, backend=backend)
+    accelops.nn.accelerate(before, memory_format=torch.channels_last)
+    with torch.set_grad_enabled(training), accelops.enabled():
+        expected = plain(x)
+        for compiled in (torch.compile(copy.deepcopy(fast), backend=backend, fullgraph=True), compiled_before):
+            assert_close(compiled(x), expected)
+
+
+def _train(rank: int, port: int, model: nn.Module, batches: Tensor, results: Any) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+    try:
+        with accelops.enabled():
+            ddp = DistributedDataParallel(accelops.nn.accelerate(model, memory_format=torch.channels_last))
+            optimizer = torch.optim.SGD(ddp.parameters(), lr=0.01)
+            for batch in batches[:, rank]:
+                optimizer.zero_grad()
+                ddp(batch).square().mean().backward()
+                optimizer.step()
+            if rank == 0:
+                results.update({name: p.detach().clone() for name, p in model.named_parameters()})
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_of_ddp_train_as_torch_does_on_both_halves() -> None:
+    model, batches = ResNet(), torch.randn(2, 2, 2, 3, 16, 16)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with torch.multiprocessing.get_context("spawn").Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(_train, (port, model, batches, results), nprocs=2)
+        trained = dict(results)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for pair in batches:
+        optimizer.zero_grad()
+        sum(model(half).square().mean() / 2 for half in pair).backward()
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert_close(trained[name], parameter.detach())
+
+
+def test_replicas_of_data_parallel_compute_the_same(pair: tuple[nn.Module, nn.Module, Tensor]) -> None:
+    plain, fast, x = pair
+    replica = fast._replicate_for_data_parallel()
+    with torch.no_grad():
+        assert_close(replica(x), plain(x))
+
+
+def test_threads_that_share_a_model_do_not_meet(pair: tuple[nn.Module, nn.Module, Tensor]) -> None:
+    plain, fast, _ = pair
+    inputs = [torch.randn(2, 3, 16, 16) for _ in range(32)]
+
+    def serve(x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return fast(x)
+
+    with ThreadPoolExecutor(4) as pool:
+        for x, y in zip(inputs, pool.map(serve, inputs), strict=True):
+            with torch.no_grad():
+                assert_close(y, plain(x))
+
+
+@torch.no_grad()
+def test_fx_export_and_jit_trace_see_a_plain_network(pair: tuple[nn.Module, nn.Module, Tensor]) -> None:
+    plain, fast, x = pair
+    expected = plain(x)
+    assert_close(torch.fx.symbolic_trace(fast)(x), expected)
+    assert_close(torch.export.export(fast, (x,)).module()(x), expected)
+    assert_close(torch.jit.trace(fast, x, check_trace=False)(x), expected)
+
+
+def test_functorch_and_forward_ad_pass_through(pair: tuple[nn.Module, nn.Module, Tensor]) -> None:
+    plain, fast, x = pair
+    expected, tangent = torch.func.jvp(plain, (x,), (torch.ones_like(x),))
+    for ours, theirs in zip(torch.func.jvp(fast, (x,), (torch.ones_like(x),)), (expected, tangent), strict=True):
+        assert_close(ours, theirs)
+    with torch.no_grad():
+        each = torch.func.vmap(lambda one: fast(one.unsqueeze(0)).squeeze(0))(x)
+    assert_close(each, expected.detach())
+
+
+def test_a_model_in_training_is_judged_by_second_derivatives_too(pair: tuple[nn.Module, nn.Module, Tensor]) -> None:
+    plain, fast, x = pair
+    found = []
+    for model in (plain.train(), fast.train()):
+        leaf = x.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(model(leaf).square().sum(), leaf, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), leaf)[0])
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3 * found[0].abs().max().item())
