@@ -1,6 +1,8 @@
-"""Networks with forwards of their own, as people write them, small: what accelerate is tried on."""
+"""Small networks as people write them, most with forwards of their own: what accelerate is tried on."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +87,22 @@ class UNet3d(UNet):
         super().__init__(3)
 
 
-NETWORKS: dict[str, type[nn.Module]] = {"ResNet": ResNet, "Mobile": Mobile, "UNet": UNet, "UNet3d": UNet3d}
+def chain() -> nn.Sequential:
+    """The pieces that accelerate knows: ReLU and pool, folding, a nested block, a depthwise convolution."""
+    block = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.SiLU())
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1), block,
+        nn.Conv2d(16, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5),
+    )  # fmt: skip
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "chain": chain,
+    "ResNet": ResNet,
+    "Mobile": Mobile,
+    "UNet": UNet,
+    "UNet3d": UNet3d,
+}
 
 
 def images(network: str, batch: int = 2) -> Tensor:

@@ -13,15 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import accelops.nn
-
-
-def network() -> nn.Sequential:
-    """The pieces that accelerate knows: ReLU and pool, folding, a nested block, a depthwise convolution."""
-    block = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.SiLU())
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1), block,
-        nn.Conv2d(16, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5),
-    )  # fmt: skip
+from tests.networks import chain
 
 
 def outcome(model: nn.Module, x: Tensor) -> list[Tensor]:
@@ -38,22 +30,8 @@ def assert_within(ours: list[Tensor], theirs: list[Tensor], exact: list[Tensor])
         assert (a - truth).abs().max() <= allowed
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-def test_an_accelerated_network_gives_the_results_of_the_original(training: bool, form: torch.memory_format) -> None:
-    print(f"seed {torch.seed()}")
-    model = network().train(training)
-    x = torch.randn(4, 3, 16, 16).to(memory_format=form)
-    exact = outcome(copy.deepcopy(model).double(), x.double())
-    # accelerate may change the memory format, so torch's own error is that of its worse one.
-    formats = (torch.contiguous_format, torch.channels_last)
-    in_each = [outcome(copy.deepcopy(model).to(memory_format=f), x.contiguous(memory_format=f)) for f in formats]
-    theirs = [max(pair, key=lambda t: (t - e).abs().max()) for *pair, e in zip(*in_each, exact, strict=True)]
-    assert_within(outcome(accelops.nn.accelerate(model), x), theirs, exact)
-
-
 def test_folding_follows_the_statistics_and_ends_with_train() -> None:
-    model = network()
+    model = chain()
     plain, fast = copy.deepcopy(model), accelops.nn.accelerate(model)
     for _ in range(3):
         x = torch.randn(4, 3, 16, 16)
@@ -76,7 +54,7 @@ def test_relu_and_pool_swap_bit_for_bit_with_ties_and_nan(pool: dict[str, Any]) 
 
 
 def test_state_dict_parameters_and_strides_stay() -> None:
-    model = network()
+    model = chain()
     before = {k: (v.data_ptr(), v.stride()) for k, v in model.state_dict().items()}
     parameters = list(model.parameters())
     fast = accelops.nn.accelerate(model)
@@ -88,11 +66,11 @@ def test_state_dict_parameters_and_strides_stay() -> None:
     file = io.BytesIO()
     torch.save(fast.state_dict(), file)
     file.seek(0)
-    network().load_state_dict(torch.load(file))
+    chain().load_state_dict(torch.load(file))
 
 
 def test_copies_and_pickles_compute_the_same() -> None:
-    fast = accelops.nn.accelerate(network())
+    fast = accelops.nn.accelerate(chain())
     x = torch.randn(4, 3, 16, 16)
     fast.eval()
     for copied in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast)), accelops.nn.accelerate(fast)):
@@ -145,12 +123,12 @@ def test_dropout_draws_the_same_numbers() -> None:
 
 
 def test_compile_takes_the_accelerated_model_whole() -> None:
-    fast, x = accelops.nn.accelerate(network()).eval(), torch.randn(4, 3, 16, 16)
+    fast, x = accelops.nn.accelerate(chain()).eval(), torch.randn(4, 3, 16, 16)
     torch.testing.assert_close(torch.compile(fast, fullgraph=True, backend="aot_eager")(x), fast(x), rtol=1e-4, atol=1e-5)  # fmt: skip
 
 
 def test_report_names_what_runs_as_one() -> None:
-    lines = accelops.nn.report(accelops.nn.accelerate(network()).eval())
+    lines = accelops.nn.report(accelops.nn.accelerate(chain()).eval())
     assert lines == [
         "model: runs in channels_last where its input is on the CPU",
         "0: Conv2d + ReLU + MaxPool2d",

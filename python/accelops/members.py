@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,14 +72,14 @@ class Member(nn.Module):
 class _Convolution(nn.Module):
     converts_input = False  # a flag, for torch's memory formats do not pickle in the protocol of torch.save
 
-    def forward(self, input: Tensor, *rest: object) -> Tensor:
+    def forward(self, input: Tensor, *rest: Any, **options: Any) -> Tensor:
         if not ordinary(input):
-            return super().forward(input, *rest)
+            return super().forward(input, *rest, **options)
         input = enter(self, input)
         joint = _in_force.joint
         following = joint and joint.following.get(self)
         if not following:
-            return super().forward(input, *rest)
+            return super().forward(input, *rest, **options)
         result, joined = convolve(self, following, input)
         if not joined:
             return result
@@ -143,6 +144,7 @@ FORMATS = {
 def make_member(module: nn.Module) -> None:
     """Give `module`, one of torch's classes that has a place here, ours."""
     module.__class__ = _OURS[kind(module)]
+    module.__dict__["__module__"] = kind(module).__module__  # torch.fx takes for a leaf what says that it is torch.nn's
 
 
 def set_format(module: nn.Module, form: torch.memory_format) -> None:
