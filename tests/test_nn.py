@@ -13,7 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import accelops.nn
+from accelops import joining
 from tests.networks import chain
+
+
+@pytest.fixture(autouse=True)
+def small_results_join_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "least_result", 0)
 
 
 def outcome(model: nn.Module, x: Tensor) -> list[Tensor]:

@@ -16,10 +16,16 @@ from torch import Tensor, nn
 
 import accelops
 import accelops.nn
+from accelops import joining
 from tests.networks import NETWORKS, Bottleneck, ResNet, images, lived_in
 
 TRIALS = 4
 FORMS = {"UNet3d": torch.channels_last_3d}
+
+
+@pytest.fixture(autouse=True)
+def small_results_join_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "least_result", 0)
 
 
 def form_of(name: str) -> torch.memory_format:
@@ -129,10 +135,6 @@ def reach_past_the_forward(model: nn.Module) -> None:
     model.forward = lambda x: model.conv1(x) + model.bn1(model.conv1(x))
 
 
-def move_to_double(model: nn.Module) -> None:
-    model.double()
-
-
 @pytest.mark.parametrize("change", [put_norm_in_training, replace_norm, replace_convolution, replace_forward, replace_parents_forward, parametrize, share, reach_past_the_forward])  # fmt: skip
 def test_what_is_changed_afterwards_is_followed(
     change: Callable[[nn.Module], None], pair: tuple[nn.Module, nn.Module, Tensor]
@@ -216,8 +218,9 @@ def test_an_exception_within_leaves_nothing_behind(pair: tuple[nn.Module, nn.Mod
         fast(x)
     del fast.layers[0].conv3.forward
     assert_same(plain, fast, x)
-    with torch.no_grad():
-        torch.testing.assert_close(fast.conv1(x), plain.conv1(x), rtol=1e-4, atol=1e-4)
+    x = torch.randn(2, 8, 9, 9)
+    with torch.no_grad():  # the block in which it was raised is left: its convolutions alone are no group
+        torch.testing.assert_close(fast.layers[0].conv1(x), plain.layers[0].conv1(x), rtol=1e-4, atol=1e-4)
 
 
 def test_copies_pickles_and_saved_models_compute_the_same(pair: tuple[nn.Module, nn.Module, Tensor]) -> None:

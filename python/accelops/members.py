@@ -1,7 +1,7 @@
 """The classes that accelerate puts in the place of torch's own, and how neighbours among them run as one.
 
 A convolution with `converts_input` runs in channels_last; its weight stays as it is, so that optimizers made before stay
-right (a step of RegNet with converted weights takes as long, within 1 %).
+right (a step of RegNet with converted weights takes 0.98 of the time, one of MobileNetV2 or ConvNeXt-T 1.02 to 1.09).
 Inside the forward of their parent, and in eval mode without gradients, members of a group (joining.py) may join: the
 convolution computes for those that follow and hands them a stand-in, which the last exchanges for the result. They know it
 by identity. The stand-in has the result's shape and NaN for values: code that was not traced, and looks at what should lie
@@ -11,7 +11,7 @@ between the members, cannot take it for a result. A parent whose stand-ins were 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .joining import convolve, enter, kind, ordinary, torchs_class
+from .joining import convolve, enter, kind, large, ordinary, torchs_class
 
 
 @dataclass
@@ -29,12 +29,19 @@ class _Handed:
     members: list[nn.Module]  # that have yet to be called, in order
 
 
-@dataclass
 class Joint:
-    """What one parent's forward joins: by convolution, the rest of its group; by id of the stand-in, what was handed."""
+    """What one parent's forward joins: the groups, asked for when a convolution first needs them, and by id of the
+    stand-in what was handed."""
 
-    following: dict[nn.Module, list[nn.Module]]
-    handed: dict[int, _Handed]
+    def __init__(self, groups: Callable[[], Iterable[Sequence[nn.Module]]]) -> None:
+        self._groups = groups
+        self._following: dict[nn.Module, list[nn.Module]] | None = None
+        self.handed: dict[int, _Handed] = {}
+
+    def following(self, convolution: nn.Module) -> list[nn.Module] | None:
+        if self._following is None:
+            self._following = {first: rest for first, *rest in self._groups()}
+        return self._following.get(convolution)
 
 
 class _InForce(threading.local):
@@ -45,10 +52,10 @@ _in_force = _InForce()
 
 
 @contextmanager
-def joining(groups: Sequence[Sequence[nn.Module]]) -> Iterator[Joint]:
-    """`groups` may join in this thread, until the end of the `with` or a joining within."""
+def joining(groups: Callable[[], Iterable[Sequence[nn.Module]]]) -> Iterator[Joint]:
+    """The groups may join in this thread, until the end of the `with` or a joining within."""
     before = _in_force.joint
-    _in_force.joint = Joint({first: rest for first, *rest in groups}, {})
+    _in_force.joint = Joint(groups)
     try:
         yield _in_force.joint
     finally:
@@ -77,7 +84,7 @@ class _Convolution(nn.Module):
             return super().forward(input, *rest, **options)
         input = enter(self, input)
         joint = _in_force.joint
-        following = joint and joint.following.get(self)
+        following = joint.following(self) if joint is not None and large(self, input) else None
         if not following:
             return super().forward(input, *rest, **options)
         result, joined = convolve(self, following, input)

@@ -61,7 +61,7 @@ def _class(base: type[nn.Module]) -> type[nn.Module]:
         plainly = super(cls, self).forward
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return plainly(*arguments, **options)
-        with joining([modules for _, modules in self.groups_now()]) as joint:
+        with joining(lambda: [modules for _, modules in self.groups_now()]) as joint:
             result = plainly(*arguments, **options)
         return plainly(*arguments, **options) if joint.handed else result
 
