@@ -138,3 +138,14 @@ def test_a_model_in_training_is_judged_by_second_derivatives_too(pair: tuple[nn.
         (grad,) = torch.autograd.grad(model(leaf).square().sum(), leaf, create_graph=True)
         found.append(torch.autograd.grad(grad.square().sum(), leaf)[0])
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3 * found[0].abs().max().item())
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 4, 8, 8), (2, 3, 8)])
+def test_input_that_does_not_fit_raises_what_torch_raises(shape: tuple[int, ...]) -> None:
+    chain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    for model in (ResNet(), chain):
+        fast = accelops.nn.accelerate(copy.deepcopy(model.eval()), memory_format=torch.channels_last)
+        with torch.no_grad(), pytest.raises((RuntimeError, ValueError)) as theirs:
+            model(torch.randn(shape))
+        with torch.no_grad(), pytest.raises(theirs.type):
+            fast(torch.randn(shape))

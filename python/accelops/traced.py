@@ -29,7 +29,7 @@ class _Tracer(fx.Tracer):
 
 
 class Traced(nn.Module):
-    """Before the class of a module: `_groups` names its children that may run as one."""
+    """Before the class of a module: `_accelops_groups` names its children that may run as one."""
 
     _accelops_groups: tuple[Names, ...]
 
