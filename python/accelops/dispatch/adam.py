@@ -46,8 +46,8 @@ def adam(
     among: tuple[str, ...] = TARGETS,
 ) -> None:
     """torch.optim.adam.adam, run by the implementation that is selected `among` targets. Raises what torch raises, and TargetUnavailable
-    where accelops.use names a target that cannot serve. Gradients are not written: torch's fused step unscales them in
-    place, ours on the way."""
+    where accelops.use names a target that cannot serve. Gradients are written only where there is a `grad_scale`: as
+    torch's fused step leaves them, unscaled."""
     lists = Lists(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs if amsgrad else (), state_steps)
     options = dict(
         foreach=foreach,
@@ -69,7 +69,7 @@ def adam(
     if torch.compiler.is_compiling():
         aten.functional(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps, **options)
     else:
-        step(lists, options, among=among)
+        step(lists, options, among=among, unscale=grad_scale is not None)
 
 
 def step(
@@ -79,9 +79,11 @@ def step(
     ema_decay: float | None = None,
     target: str | None = None,
     among: tuple[str, ...] = TARGETS,
+    unscale: bool = False,
 ) -> None:
     """One step by the implementation that is selected. `options` are the keywords of torch.optim.adam.adam; gradients are
-    multiplied by `clip` first; `ema_decay` serves lists.emas. `target` asks for one by name, `among` limits the choice."""
+    multiplied by `clip` first; `ema_decay` serves lists.emas. `target` asks for one by name, `among` limits the choice.
+    `unscale` divides the gradients by the loss scale in place, in a pass of its own after the step."""
     for part in [lists] if torch.compiler.is_compiling() else lists.parts():
         extended = bool(part.masters or part.emas or clip != 1)
         selection = _selection(part, options, target, among)
@@ -95,6 +97,8 @@ def step(
                 aten.compose(part, hyper)
             else:
                 selection.run(part, hyper)
+            if unscale and part.grads:
+                torch._foreach_div_(part.grads, options["grad_scale"].item())
 
 
 def grad_norm(lists: Lists) -> Tensor:
