@@ -114,19 +114,20 @@ def _spread(values: Any, n: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=65536)
 def accepted(spec: ConvSpec) -> bool:
-    """Whether torch takes these shapes and parameters. torch's own kernel is asked, on an empty batch of them: it checks
-    everything and computes nothing."""
+    """Whether torch takes these shapes and parameters, and gives the shape that the definition says (without input channels
+    it gives no output channels either). Its own kernel is asked, on an empty batch: it checks all and computes nothing.
+    """
     try:
         options = {"dtype": getattr(torch, spec.dtype), "device": spec.device}
         input = torch.empty((0, *spec.input[1:]), **options)
         bias = torch.empty(spec.out_channels, **options) if spec.bias else None
         arguments = (spec.stride, spec.padding, spec.dilation, spec.transposed, spec.output_padding or (0,) * spec.ndim)
-        aten.forward_kernel(spec.device)(
+        output = aten.forward_kernel(spec.device)(
             input, torch.empty(spec.weight, **options), bias, *map(list, arguments[:3]), *arguments[3:], spec.groups
         )
     except (RuntimeError, ValueError, IndexError):
         return False
-    return True
+    return tuple(output.shape[1:]) == spec.output[1:]
 
 
 def run_forward(
