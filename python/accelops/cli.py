@@ -1,7 +1,8 @@
 """The command `accelops`: info, demo, bench, tune, explain, verify.
 
 With --json a command prints JSON alone on stdout; progress and messages go to stderr. Exit codes: 0 as wished, 1 a check
-failed, 2 the input cannot be used. What a command needs is imported inside it, so that --help waits for nothing heavy.
+failed, 2 the input cannot be used. What a command needs is imported inside it, so that --help waits for torch
+alone, which comes with the package.
 """
 
 from __future__ import annotations
