@@ -1,0 +1,30 @@
+"""Fixtures for the whole suite: memory for tests of tensors with more than 2^31 elements or bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import gettempdir
+
+import pytest
+from filelock import FileLock
+
+LOCK = Path(gettempdir()) / f"accelops-tests-{os.getuid()}-memory.lock"
+
+
+@pytest.fixture
+def gigabytes() -> Iterator[Callable[[float], None]]:
+    """`gigabytes(n)` waits until no other process of the suite holds much memory, and skips the test where n are not free.
+    The page cache counts as free."""
+    with ExitStack() as held:
+
+        def ask(needed: float) -> None:
+            held.enter_context(FileLock(LOCK))
+            lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+            free = next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable")), 0.0)
+            if free < 1.25 * needed:
+                pytest.skip(f"needs {needed:.0f} GiB of free memory and a quarter more; {free:.0f} are free")
+
+        yield ask
