@@ -30,6 +30,11 @@ struct Tensor {
     if (handle) abi::aoti_torch_is_defined(handle, &yes);
     return yes;
   }
+  bool has_elements() const {
+    int64_t numel = 0;
+    abi::check(abi::aoti_torch_get_numel(handle, &numel), "get_numel");
+    return numel > 0;
+  }
   void* data() const {
     void* p = nullptr;
     abi::check(abi::aoti_torch_get_data_ptr(handle, &p), "get_data_ptr");
