@@ -4,8 +4,8 @@ threads."""
 from __future__ import annotations
 
 import copy
-import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ import accelops
 import accelops.nn
 from accelops import joining
 from tests.networks import Bottleneck, ResNet, lived_in
+from tests.processes import run_in_processes
 
 
 @pytest.fixture(autouse=True)
@@ -54,32 +55,24 @@ def test_compiled_before_or_after_it_computes_the_same(backend: str, training: b
             assert_close(compiled(x), expected)
 
 
-def _train(rank: int, port: int, model: nn.Module, batches: Tensor, results: Any) -> None:
-    torch.set_num_threads(1)
-    model = copy.deepcopy(model)  # what a spawned process is given lies in memory that all share
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    try:
-        with accelops.enabled():
-            ddp = DistributedDataParallel(accelops.nn.accelerate(model, memory_format=torch.channels_last))
-            optimizer = torch.optim.SGD(ddp.parameters(), lr=0.01)
-            for batch in batches[:, rank]:
-                optimizer.zero_grad()
-                ddp(batch).square().mean().backward()
-                optimizer.step()
-            if rank == 0:
-                results.update({name: p.detach().clone() for name, p in model.named_parameters()})
-    finally:
-        torch.distributed.destroy_process_group()
+def _train(model: nn.Module, batches: Tensor, results: Any) -> None:
+    model, rank = copy.deepcopy(model), torch.distributed.get_rank()  # what a spawned process is given, all share
+    with accelops.enabled():
+        ddp = DistributedDataParallel(accelops.nn.accelerate(model, memory_format=torch.channels_last))
+        optimizer = torch.optim.SGD(ddp.parameters(), lr=0.01)
+        for batch in batches[:, rank]:
+            optimizer.zero_grad()
+            ddp(batch).square().mean().backward()
+            optimizer.step()
+        if rank == 0:
+            results.update({name: p.detach().clone() for name, p in model.named_parameters()})
 
 
-def test_two_processes_of_ddp_train_as_torch_does_on_both_halves() -> None:
+def test_two_processes_of_ddp_train_as_torch_does_on_both_halves(tmp_path: Path) -> None:
     model, batches = ResNet(), torch.randn(2, 2, 2, 3, 16, 16)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with torch.multiprocessing.get_context("spawn").Manager() as manager:
         results = manager.dict()
-        torch.multiprocessing.spawn(_train, (port, model, batches, results), nprocs=2)
+        run_in_processes(_train, 2, tmp_path, model, batches, results)
         trained = dict(results)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for pair in batches:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
@@ -23,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 import accelops
 from accelops.dispatch.reroute import is_enabled
 from accelops.dispatch.select import observed
+from tests.processes import run_in_processes
 
 
 @pytest.fixture(autouse=True)
@@ -150,21 +150,15 @@ def test_activation_checkpointing(use_reentrant: bool) -> None:
     assert_close([p.grad for p in model.parameters()], expected)
 
 
-def _rank(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world)
+def _train_in_parallel() -> None:
     expected, model = gradients(net()), nn.parallel.DistributedDataParallel(net())
     with rerouted("fprop", "wgrad"):
         assert_close(gradients(model), expected)
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_data_parallel_training(processes: int, tmp_path: Path) -> None:
-    if processes == 1:
-        _rank(0, 1, str(tmp_path))
-    else:
-        torch.multiprocessing.spawn(_rank, (processes, str(tmp_path)), nprocs=processes)
+    run_in_processes(_train_in_parallel, processes, tmp_path)
 
 
 def test_tensor_subclasses_and_hooks() -> None:
