@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from itertools import product
+from math import prod, sqrt
 from types import ModuleType
 from typing import Any
 
@@ -32,20 +33,30 @@ def results(implementation: ModuleType, config: Any, spec: ConvSpec, given: tupl
 
 
 def rounding_of_terms(spec: ConvSpec, given: tuple[Tensor | None, ...]) -> float:
-    """One rounding (in the precision of the sums) of the greatest sum of the absolute values of the terms of a result: what
-    errors are proportional to where the terms cancel, as in a result of a single number."""
+    """What n roundings (in the precision of the sums) of independent sign make of n terms: sqrt(n) u times the greatest sum of
+    the terms' absolute values (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis", theorem 2.4
+    with lambda = 1). torch's own sums are in blocks, and by chance several times better where results are few."""
     plain = dataclasses.replace(spec, dtype="float64", activation="none")
     absolute = [None if t is None else t.double().abs() for t in given]
     if spec.direction != "fprop":
         absolute[2] = None
     sums = results(reference, reference.Config(), plain, tuple(absolute))
     precision = torch.float64 if spec.dtype == "float64" else torch.float32
-    return torch.finfo(precision).eps / 2 * max((r.max().item() for r in sums if r.numel()), default=0)
+    greatest = max((r.max().item() for r in sums if r.numel()), default=0)
+    return torch.finfo(precision).eps / 2 * sqrt(_terms(spec)) * greatest
+
+
+def _terms(spec: ConvSpec) -> int:
+    """How many products a result is the sum of, at most."""
+    if spec.direction == "wgrad":
+        return spec.input[0] * prod(spec.input[2:] if spec.transposed else spec.output[2:])
+    channels = spec.input[1] if spec.direction == "fprop" else spec.out_channels
+    return channels // spec.groups * prod(spec.kernel)
 
 
 def check(family: ModuleType, spec: ConvSpec, seed: int) -> None:
     """Every Config of `family` is as close to fp64 as twice torch's own error, or, where torch happens to be exact, as four
-    units in the last place of the result's scale or one rounding of the sum of its terms' magnitudes."""
+    units in the last place of the result's scale or what rounding makes of a sum of so many terms."""
     assert family.unsupported(spec) == []
     given = operands(spec, seed)
     exact_spec = dataclasses.replace(spec, dtype="float64")

@@ -2,7 +2,7 @@
 
 Expectations are computed by torch in fp64 and, for tiny shapes, by `by_definition`, a numpy sum over taps of its own. The
 allowed error is twice that of torch's kernel in the same dtype, or, where torch happens to be closer than it can promise,
-four units in the last place of the result's scale or one rounding of the sum of its terms' magnitudes.
+four units in the last place of the result's scale or what rounding makes of a sum of so many terms.
 Every run finds the memory of its results full of NaN, and its operands between guards of NaN.
 """
 
