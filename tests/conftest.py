@@ -1,4 +1,5 @@
-"""Fixtures for the whole suite: memory for tests of tensors with more than 2^31 elements or bytes."""
+"""For the whole suite: Triton's interpreter where there is no GPU, and memory for tests of tensors with more than 2^31
+elements or bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +10,11 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import pytest
+import torch
 from filelock import FileLock
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
 LOCK = Path(gettempdir()) / f"accelops-tests-{os.getuid()}-memory.lock"
 

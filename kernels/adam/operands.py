@@ -10,7 +10,8 @@ from .spec import AdamSpec
 
 def operands(spec: AdamSpec, seed: int = 0) -> tuple[Lists, Hyper]:
     """Parameters of equal size (the last may be larger), normally distributed, as after some steps."""
-    generator = torch.Generator(spec.device).manual_seed(seed)
+    # On "meta" nothing is drawn: operands have a shape, and no values.
+    generator = None if spec.device == "meta" else torch.Generator(spec.device).manual_seed(seed)
     count = max(1, spec.tensors)
     sizes = [spec.numel // count] * (count - 1)
     sizes.append(spec.numel - sum(sizes))

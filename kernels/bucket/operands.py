@@ -16,7 +16,8 @@ def operands(spec: BucketSpec, seed: int = 0) -> tuple[Any, ...]:
     The tensors are contiguous and of equal length but for the last, which has the rest. The scale is 1, with which
     torch's own kernels need one pass less.
     """
-    generator = torch.Generator(spec.device).manual_seed(seed)
+    # On "meta" nothing is drawn: operands have a shape, and no values.
+    generator = None if spec.device == "meta" else torch.Generator(spec.device).manual_seed(seed)
 
     def random(numel: int, dtype: str) -> Tensor:
         return torch.randn(numel, generator=generator, device=spec.device).to(getattr(torch, dtype))

@@ -12,7 +12,8 @@ from .tensors import memory_format
 def operands(spec: ConvSpec, seed: int = 0) -> tuple[Tensor | None, ...]:
     """fprop: (input, weight, bias or None); dgrad: (grad_output, weight, saved); wgrad: (grad_output, input, saved).
     Normally distributed, the weight scaled so that results are of order one, in the spec's memory format and device."""
-    generator = torch.Generator(spec.device).manual_seed(seed)
+    # On "meta" nothing is drawn: operands have a shape, and no values.
+    generator = None if spec.device == "meta" else torch.Generator(spec.device).manual_seed(seed)
     form = memory_format(spec)
 
     def random(shape: tuple[int, ...]) -> Tensor:

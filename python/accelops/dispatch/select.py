@@ -7,6 +7,7 @@ torch's own kernel. A Selection is made once per Spec and kept.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from accelops.kernels.spec import Spec
-from accelops.targets import TARGETS, TargetUnavailable, unavailable
+from accelops.targets import TARGETS, KernelFailed, TargetUnavailable, emulated, unavailable
 from accelops.targets.cpu import native
 
 from . import tuned
@@ -42,7 +43,15 @@ class Selection:
         return implementation(self.spec.op, self.target)
 
     def run(self, *operands: Any, **options: Any) -> Any:
-        return self.implementation.run(self.config, self.spec, *operands, **options)
+        """Run the implementation; torch's own where a kernel fails that was not asked for by name."""
+        try:
+            return self.implementation.run(self.config, self.spec, *operands, **options)
+        except KernelFailed as failure:
+            if self.source == "asked":
+                raise
+            _set_aside(self, failure)
+            aten = implementation(self.spec.op, "aten")
+            return aten.run(aten.configs(self.spec)[0], self.spec, *operands, **options)
 
 
 @cache
@@ -60,6 +69,22 @@ def implementation(op: str, target: str) -> ModuleType:
     if missing is not None:
         raise TargetUnavailable(f"target {target!r} is not available for {op}: {missing}")
     return import_module(f"accelops.kernels.{op}.{target}")
+
+
+_failed: dict[tuple[str, str, str, Any], str] = {}  # (op, target, device, Config) of kernels that failed, and how
+
+
+def _set_aside(selection: Selection, failure: KernelFailed) -> None:
+    spec, target, config = selection.spec, selection.target, selection.config
+    key = (spec.op, target, spec.device, config)
+    if key not in _failed:
+        _failed[key] = f"{config} failed on {tuned.device_name(spec.device)}: {failure}"
+        warnings.warn(f"accelops: {spec.op} on {target}: {_failed[key]}; set aside, torch's own runs", stacklevel=3)
+    forget()
+
+
+def _failure(spec: Spec, target: str, config: Any) -> str | None:
+    return _failed.get((spec.op, target, spec.device, config)) if _failed else None
 
 
 _asked = threading.local()
@@ -172,6 +197,8 @@ def _refusal(spec: Spec, name: str, among: tuple[str, ...]) -> list[str]:
     missing = unavailable(name)
     if missing is not None:
         return [missing]
+    if emulated(name):
+        return ["is emulated here, which has no speed; ask for it by name"]
     return implementation(spec.op, name).unsupported(spec)
 
 
@@ -187,7 +214,7 @@ def _from_tables(spec: Spec, modules: dict[str, ModuleType], reasons: dict[str, 
             return Selection(spec, "aten", implementation(spec.op, "aten").configs(spec)[0], source, why, reasons)
         module = modules.get(entry.target)
         config = module and next((c for c in module.configs(spec) if tuned.describe(c) == entry.config), None)
-        if config is not None:
+        if config is not None and not _failure(spec, entry.target, config):
             why = f"the {source} table measured it at {entry.ratio:.2f}x of torch's speed"
             return Selection(spec, entry.target, config, source, why, reasons)
     return None
@@ -199,9 +226,10 @@ def _from_heuristics(spec: Spec, modules: dict[str, ModuleType], reasons: dict[s
             reasons[name] = ["never chosen for speed; ask for it by name"]
             continue
         config, why = module.heuristic(spec)
-        if config is not None:
+        failure = _failure(spec, name, config)
+        if config is not None and failure is None:
             return Selection(spec, name, config, "heuristic", why, reasons)
-        reasons[name] = [why]
+        reasons[name] = [failure or why]
     return None
 
 

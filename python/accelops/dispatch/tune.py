@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from accelops.kernels.spec import Spec
-from accelops.targets import unavailable
+from accelops.targets import emulated, unavailable
 
 from . import reroute, tuned
 from .select import candidates, forget, implementation, observed
@@ -88,7 +88,7 @@ def measure(spec: Spec, seconds: float = 1.0) -> Measurement | None:
     variants: dict[tuple[str, Any], Callable[[], Any]] = {}
     operands = import_module(f"accelops.kernels.{spec.op}.operands").operands(spec)
     for target in candidates(spec.op):
-        if target == "reference" or unavailable(target):
+        if target == "reference" or unavailable(target) or emulated(target):
             continue
         module = implementation(spec.op, target)
         if not module.unsupported(spec):

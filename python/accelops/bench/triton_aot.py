@@ -1,0 +1,120 @@
+"""Compile the Triton kernels for GPUs that are not there: every Config of the Specs given, with Triton's own compilers.
+
+What a run would launch is recorded on tensors without memory, and specialised and compiled as Triton would at the launch.
+Evidence of the kind "compiled": the kernel exists for the architecture, fits its registers and its shared memory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+
+from accelops.kernels.spec import Spec
+from accelops.targets.triton import ARCHITECTURES, launching
+
+_COMPILER_TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel for one architecture: `registers` of a thread, `spilled` bytes of a thread that lie in memory instead,
+    `shared` bytes of a program. `error` is what the compiler said where it failed."""
+
+    op: str
+    kernel: str
+    config: str
+    spec: str
+    architecture: str
+    registers: int = 0
+    spilled: int = 0
+    shared: int = 0
+    error: str = ""
+
+
+class _Absent:
+    """Stands in for Triton's driver: a device of an architecture, on which nothing can be launched."""
+
+    def __init__(self, architecture: str) -> None:
+        self.architecture = architecture
+
+    def get_current_device(self) -> str:  # the key under which a kernel keeps what it has compiled
+        return self.architecture
+
+    def get_current_stream(self, device: str) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return _COMPILER_TARGETS[self.architecture]
+
+
+def compile_for(architecture: str, specs: Iterable[Spec]) -> Iterator[Compiled]:
+    """Every kernel that any Config of the Specs (device "meta") launches on `architecture`, a key of ARCHITECTURES."""
+    before = triton.runtime.driver._active
+    triton.runtime.driver.set_active(_Absent(architecture))
+    try:
+        for spec in specs:
+            for config, launch in _launches(architecture, spec):
+                yield _compiled(architecture, spec, config, *launch)
+    finally:
+        triton.runtime.driver._active = before
+
+
+Launch = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]
+
+
+def _launches(architecture: str, spec: Spec) -> Iterator[tuple[Any, Launch]]:
+    module = import_module(f"accelops.kernels.{spec.op}.triton")
+    operands = import_module(f"accelops.kernels.{spec.op}.operands").operands(spec)
+    seen: list[Launch] = []
+    with launching(lambda kernel, grid, *a, **k: seen.append((kernel, grid, a, k)), ARCHITECTURES[architecture]):
+        for config in module.configs(spec):
+            seen.clear()
+            module.run(config, spec, *operands)
+            yield from ((config, launch) for launch in seen)
+
+
+def _compiled(
+    architecture: str, spec: Spec, config: Any, kernel: Any, grid: tuple[int, ...], arguments: Any, constants: Any
+) -> Compiled:
+    what = (spec.op, kernel.__name__, str(config), spec.to_json(), architecture)
+    try:
+        made = kernel.warmup(*arguments, grid=grid, enable_fp_fusion=True, **constants)
+    except Exception as error:  # whatever a compiler raises is its verdict
+        return Compiled(*what, error=f"{type(error).__name__}: {error}")
+    registers, spilled = _nvidia(made.asm["cubin"]) if "cubin" in made.asm else _amd(made.asm["amdgcn"])
+    return Compiled(*what, registers, spilled, made.metadata.shared)
+
+
+def _nvidia(cubin: bytes) -> tuple[int, int]:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        said = subprocess.run(
+            [_cuobjdump(), "-res-usage", file.name], check=True, capture_output=True, text=True, timeout=60
+        ).stdout
+    return int(re.search(r"REG:(\d+)", said)[1]), int(re.search(r"LOCAL:(\d+)", said)[1])  # type: ignore[index]
+
+
+@cache
+def _cuobjdump() -> str:
+    return os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
+
+
+def _amd(assembly: str) -> tuple[int, int]:
+    count = {name: int(n) for name, n in re.findall(r"\.(vgpr_count|vgpr_spill_count):\s+(\d+)", assembly)}
+    return count["vgpr_count"], 4 * count["vgpr_spill_count"]
