@@ -152,6 +152,9 @@ class ConvContract:
     def supported(self, specs: Iterator[ConvSpec]) -> list[ConvSpec]:
         return [spec for spec in specs if not self.implementation.unsupported(spec)]
 
+    def configs(self, spec: ConvSpec) -> list[Any]:
+        return self.implementation.configs(spec)
+
     def check(self, spec: ConvSpec, save: bool = False) -> None:
         """Every Config of `spec` against fp64, with poisoned results and guarded operands."""
         given = operands(spec, self.current_seed)
@@ -161,7 +164,7 @@ class ConvContract:
         rounding = rounding_of_terms(spec, given)
         buffers, inside = zip(*((None, None) if t is None else guarded(t) for t in given), strict=True)
         before = [None if b is None else b.clone() for b in buffers]
-        configs = self.implementation.configs(spec)
+        configs = self.configs(spec)
         assert configs, spec
         for config in configs:
             with poisoned_memory():
@@ -203,7 +206,7 @@ class ConvContract:
             given[0][0, 0].fill_(value)
             touched = [~np.isfinite(t) for t in by_definition(spec, *(t.numpy() for t in given if t is not None))]
             allowed = [~np.isfinite(t) for t in exactly(spec, given)]
-            for config in self.implementation.configs(spec):
+            for config in self.configs(spec):
                 got = [~t.isfinite().numpy() for t in results(self.implementation, config, spec, given)]
                 for mine, least, most in zip(got, touched, allowed, strict=True):
                     exact = self.ours and spec.direction != "wgrad"
@@ -213,7 +216,7 @@ class ConvContract:
     def test_results_do_not_depend_on_the_number_of_threads(self, name: str) -> None:
         for spec in self.supported(in_every_way(BY_NAME[name], bias=True)) if self.ours else ():
             given = operands(spec, self.current_seed)
-            for config in self.implementation.configs(spec):
+            for config in self.configs(spec):
                 self.assert_same_on_every_thread_count(config, spec, given)
 
     def assert_same_on_every_thread_count(self, config: Any, spec: ConvSpec, given: Operands) -> None:

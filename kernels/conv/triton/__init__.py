@@ -1,0 +1,48 @@
+"""Convolution on the GPU in Triton: the families of this folder, each a module with a Config, `unsupported`, `configs` and
+`run`; the first family that supports a Spec is meant to serve it best, so it is asked first.
+
+Operands are dense in spec.memory_format and are read and written as they lie: nothing is transposed on the way.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from accelops.targets import triton as gpu
+
+from ..spec import ConvSpec
+from . import depthwise
+
+FAMILIES: dict[str, ModuleType] = {"depthwise": depthwise}
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def unsupported(spec: ConvSpec) -> list[str]:
+    """Why no family serves `spec`: each family's reasons, led by its name; empty if one does."""
+    if spec.device not in gpu.devices():
+        return [f"runs on {gpu.devices()[0]} tensors, not on {spec.device}"]
+    if spec.dtype not in DTYPES:
+        return [f"dtype {spec.dtype}: only {', '.join(DTYPES)}"]
+    reasons: list[str] = []
+    for name, family in FAMILIES.items():
+        refusals = family.unsupported(spec)
+        if not refusals:
+            return []
+        reasons += [f"{name}: {refusal}" for refusal in refusals]
+    return reasons
+
+
+def configs(spec: ConvSpec) -> list[Any]:
+    """The Configs of every family that supports `spec`."""
+    return [config for family in FAMILIES.values() if not family.unsupported(spec) for config in family.configs(spec)]
+
+
+def heuristic(spec: ConvSpec) -> tuple[None, str]:
+    return None, "no GPU has measured it yet; accelops.tune measures it on this one"
+
+
+def run(config: Any, spec: ConvSpec, *operands: Any, **options: Any) -> Any:
+    """Run one direction; operands and results as in kernels/conv/native.py: run."""
+    family = next(module for module in FAMILIES.values() if isinstance(config, module.Config))
+    return family.run(config, spec, *operands, **options)

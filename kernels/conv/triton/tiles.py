@@ -1,0 +1,61 @@
+"""What the kernels of all families share: activations on a tile, where a walk begins, and the sum over splits.
+
+Activations as in torch: ReLU lets NaN through, GELU is the exact one.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def activate(x, ACTIVATION: tl.constexpr):
+    """x through the activation, in fp32."""
+    if ACTIVATION == "relu":
+        x = tl.where(x <= 0, 0.0, x)
+    elif ACTIVATION == "silu":
+        x = x * tl.sigmoid(x)
+    elif ACTIVATION == "gelu":
+        x = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    return x
+
+
+@triton.jit
+def through(gradient, saved, ACTIVATION: tl.constexpr):
+    """The gradient before the activation, from the one behind it; `saved` is the activation's result for ReLU, its
+    argument for SiLU and GELU. All in fp32."""
+    if ACTIVATION == "relu":
+        gradient = tl.where(saved <= 0, 0.0, gradient)
+    elif ACTIVATION == "silu":
+        s = tl.sigmoid(saved)
+        gradient = gradient * (s * (1.0 + saved * (1.0 - s)))
+    elif ACTIVATION == "gelu":
+        cdf = 0.5 * (1.0 + tl.erf(saved * 0.7071067811865476))
+        gradient = gradient * (cdf + saved * tl.exp(-0.5 * saved * saved) * 0.3989422804014327)
+    return gradient
+
+
+@triton.jit
+def first_tap(
+    phase, TAPS: tl.constexpr, PHASES: tl.constexpr, STEP: tl.constexpr, OFFSET: tl.constexpr, DILATION: tl.constexpr
+):
+    """problem.Walk's `first`; TAPS where the phase has no tap at all."""
+    first = phase * 0
+    if PHASES > 1:
+        first += TAPS
+        for i in tl.static_range(STEP):
+            first = tl.where((phase + OFFSET - (STEP - 1 - i) * DILATION) % PHASES == 0, STEP - 1 - i, first)
+    return first
+
+
+@triton.jit
+def sum_splits(partial, out, n, SPLITS, BLOCK: tl.constexpr):
+    """out[i] = the sum of partial[s, i] over s = 0 ... SPLITS - 1, in that order: deterministic."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    at = partial + i
+    for _ in range(SPLITS):
+        total += tl.load(at, mask=i < n, other=0.0)
+        at += n
+    tl.store(out + i, total.to(out.dtype.element_ty), mask=i < n)
