@@ -17,18 +17,24 @@ from accelops.targets import triton as gpu
 
 from ..spec import ConvSpec
 from ..tensors import empty
+from .bias import bias_gradient
 from .depthwise_kernels import slide, weigh
 from .problem import Problem, problem, walk
-from .tiles import sum_splits
+from .tiles import add_splits
 
-# As many taps of a filter's line as a program of `weigh` sums in registers.
-MOST_TAPS = 16
+# As many loads of a tile as the loop of `slide` has in flight, as far as it is unrolled for that.
+MOST_LOADS = 16
+# As many taps of a filter's line as a program of `weigh` sums at most, and as many sums as a thread has registers for.
+MOST_COLUMNS = 16
+MOST_SUMS = 128
+# So many programs of `weigh` a multiprocessor are to share its work, where there is enough of it.
+PROGRAMS_EACH = 4
 
 
 @dataclass(frozen=True)
 class Config:
-    """`block_c` channels by `block_w` pixels are a tile, powers of two; `rows` lines of results a program of gather and
-    scatter (wgrad has none)."""
+    """`block_c` channels by `block_w` pixels are a tile, powers of two; a program has `rows` lines of results in gather and
+    scatter, and in wgrad `rows` lines of its filters."""
 
     block_c: int
     block_w: int
@@ -42,25 +48,37 @@ def unsupported(spec: ConvSpec) -> list[str]:
         reasons.append(f"groups={spec.groups} of {spec.input[1]} channels: every channel must have a filter of its own")
     elif spec.out_channels != spec.groups:
         reasons.append(f"{spec.out_channels // spec.groups} filters per channel: only one")
-    if spec.transposed and spec.direction == "wgrad" and spec.bias:
-        reasons.append("the bias gradient of a transposed convolution")
     return reasons
 
 
 def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
     p = problem(spec)
-    width = triton.next_power_of_2(max(1, (p.result if p.kind != "scatter" else p.image)[2]))
-    channels = triton.next_power_of_2(p.c)
-    rows = (1,) if p.kind == "wgrad" or max(p.image[1], p.result[1]) == 1 else (4, 2, 8)
+    wgrad = p.kind == "wgrad"
+    fitted = [_tile(p, size) for size in ((256, 512, 128) if wgrad else (512, 256))]
     if p.channels_last:
-        tiles = [(64, 8), (32, 16), (128, 4)]
-    elif width >= 256:
-        tiles = [(1, 512), (1, 1024), (2, 256)]
-    else:
-        tiles = [(max(1, size // width), width) for size in (512, 1024, 256)]
-    fitted = dict.fromkeys((min(c, channels), min(w, width)) for c, w in tiles)
-    return [Config(c, w, r) for r in rows for c, w in fitted]
+        fitted += [_tile(p, 256 if wgrad else 512, channels) for channels in (32, 128)]
+    if wgrad:
+        return list(dict.fromkeys(Config(c, w, _filter_lines(p, c * w)) for c, w in fitted))
+    rows = (1,) if max(p.image[1], p.result[1]) == 1 else (4, 2, 8)
+    made = [Config(*tile, rows[0]) for tile in fitted] + [Config(*fitted[0], r) for r in rows[1:]]
+    return list(dict.fromkeys(made))
+
+
+def _tile(p: Problem, size: int, channels: int = 64) -> tuple[int, int]:
+    """About `size` elements, the longer side along memory: `channels` of them, or a whole line."""
+    width = triton.next_power_of_2(max(1, (p.image if p.kind == "scatter" else p.result)[2]))
+    most = triton.next_power_of_2(p.c)
+    if p.channels_last:
+        channels = min(channels, most)
+        return channels, min(width, max(1, size // channels))
+    width = min(width, size)
+    return min(most, size // width), width
+
+
+def _filter_lines(p: Problem, size: int) -> int:
+    each = max(1, size // 128)  # elements of a tile that a thread of four warps has
+    return max(1, min(p.taps[1], MOST_SUMS // (each * min(p.taps[2], MOST_COLUMNS))))
 
 
 def run(
@@ -78,7 +96,10 @@ def run(
         _slide(config, spec, p, first, second, grad_input, saved=third)
         return grad_input
     image, result = (first, second) if spec.transposed else (second, first)
-    return _weigh(config, spec, p, image, result, third)
+    grad_weight, grad_bias = _weigh(config, spec, p, image, result, third)
+    if spec.bias and spec.transposed:
+        grad_bias = bias_gradient(spec, p, first, third)
+    return grad_weight, grad_bias
 
 
 def _slide(
@@ -98,6 +119,7 @@ def _slide(
     walks = dict(zip("DHW", (walk(p, i) for i in range(3)), strict=True))
     high = walks["H"]
     reach = (high.count - 1) * high.reach
+    lines = (config.rows - 1) * high.source + abs(reach) + 1
     blocks = [-(-size // w.phases) for size, w in zip(sizes, walks.values(), strict=True)]
     blocks = [-(-p.c // config.block_c), blocks[0], -(-blocks[1] // config.rows), -(-blocks[2] // config.block_w)]
     phases = walks["D"].phases * high.phases * walks["W"].phases
@@ -115,10 +137,11 @@ def _slide(
         SLOPE=saved is not None,
         SAVE=before is not None,
         FIRST_LINE=min(0, reach),
-        LINES=(config.rows - 1) * high.source + abs(reach) + 1,
+        LINES=lines,
         BLOCK_C=config.block_c,
         BLOCK_W=config.block_w,
         ROWS=config.rows,
+        UNROLL=max(1, min(walks["W"].count, MOST_LOADS // lines)),
         num_warps=config.num_warps,
     )  # fmt: skip
 
@@ -127,38 +150,43 @@ def _weigh(
     config: Config, spec: ConvSpec, p: Problem, image: Tensor, result: Tensor, saved: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     grad_weight = empty(spec, spec.weight)
-    grad_bias = image.new_empty(spec.out_channels) if spec.bias else None
+    fused = spec.bias and not spec.transposed
+    grad_bias = image.new_empty(spec.out_channels) if fused else None
     if not image.numel() or not result.numel():
         return grad_weight.zero_(), None if grad_bias is None else grad_bias.zero_()
-    chunk = min(p.taps[2], MOST_TAPS)
-    of_filters = -(-p.c // config.block_c) * p.taps[0] * p.taps[1] * -(-p.taps[2] // chunk)
-    lines = p.n * p.result[0] * p.result[1]
-    splits = max(1, min(lines, 4 * gpu.architecture().multiprocessors // of_filters))
-    each = -(-lines // splits)
-    splits = -(-lines // each)
+    columns = min(p.taps[2], MOST_COLUMNS)
+    depth = -(-((config.rows - 1) * p.dilation[1] + 1) // p.stride[1])
+    blocks_c, blocks_w = -(-p.c // config.block_c), -(-p.result[2] // config.block_w)
+    of_filters = blocks_c * p.taps[0] * -(-p.taps[1] // config.rows) * -(-p.taps[2] // columns)
+    planes = p.n * p.result[0] * blocks_w
+    wanted = max(1, PROGRAMS_EACH * gpu.architecture().multiprocessors // of_filters)
+    lines = -(-p.result[1] // max(1, min(wanted // planes, p.result[1] // (2 * depth))))
+    blocks_h = -(-p.result[1] // lines)
+    each = -(-planes * blocks_h // wanted)
+    splits = -(-planes * blocks_h // each)
     partial = torch.empty(splits, grad_weight.numel(), dtype=torch.float32, device=image.device)
-    bias_partial = torch.empty(splits, p.c, dtype=torch.float32, device=image.device) if spec.bias else None
+    bias_partial = torch.empty(splits, p.c, dtype=torch.float32, device=image.device) if fused else None
     axes = zip("DHW", range(3), strict=True)
     names = ("taps", "stride", "padding", "dilation")
     gpu.launch(
         weigh,
         (splits * of_filters,),
-        image, result, saved, partial, bias_partial, p.n, p.c, *p.image, *p.result,
-        -(-p.c // config.block_c), splits, each,
+        image, result, saved, partial, bias_partial, p.c, *p.image, *p.result,
+        blocks_c, blocks_h, blocks_w, lines, planes * blocks_h, each,
         **{f"{name.upper()}_{axis}": getattr(p, name)[i] for axis, i in axes for name in names},
         CHANNELS_LAST=p.channels_last,
         WIDE=p.wide,
-        BIAS=spec.bias,
+        BIAS=fused,
         ACTIVATION=spec.activation,
         SLOPE_ON_IMAGE=p.transposed,
-        CHUNK=chunk,
         BLOCK_C=config.block_c,
         BLOCK_W=config.block_w,
+        ROWS=config.rows,
+        COLUMNS=columns,
+        DEPTH=depth,
         num_warps=config.num_warps,
     )  # fmt: skip
-    for sums, out in ((partial, grad_weight), (bias_partial, grad_bias)):
-        if sums is not None:
-            gpu.launch(
-                sum_splits, (-(-sums.shape[1] // 256),), sums, out, sums.shape[1], splits, BLOCK=256, num_warps=4
-            )
+    add_splits(partial, grad_weight)
+    if bias_partial is not None:
+        add_splits(bias_partial, grad_bias)
     return grad_weight, grad_bias

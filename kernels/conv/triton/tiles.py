@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from accelops.targets import triton as gpu
 
 
 @triton.jit
@@ -59,3 +62,9 @@ def sum_splits(partial, out, n, SPLITS, BLOCK: tl.constexpr):
         total += tl.load(at, mask=i < n, other=0.0)
         at += n
     tl.store(out + i, total.to(out.dtype.element_ty), mask=i < n)
+
+
+def add_splits(partial: Tensor, out: Tensor) -> None:
+    """Write the sum of partial (splits, numel of out), fp32, over its first dimension into `out`, in memory order."""
+    splits, n = partial.shape
+    gpu.launch(sum_splits, (-(-n // 256),), partial, out, n, splits, BLOCK=256, num_warps=4)

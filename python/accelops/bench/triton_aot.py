@@ -107,7 +107,8 @@ def _nvidia(cubin: bytes) -> tuple[int, int]:
         said = subprocess.run(
             [_cuobjdump(), "-res-usage", file.name], check=True, capture_output=True, text=True, timeout=60
         ).stdout
-    return int(re.search(r"REG:(\d+)", said)[1]), int(re.search(r"LOCAL:(\d+)", said)[1])  # type: ignore[index]
+    use = {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
+    return use["REG"], use["STACK"] + use["LOCAL"]
 
 
 @cache
