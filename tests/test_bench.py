@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from math import prod
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from rich.console import Console
 
-from accelops import TargetUnavailable
-from accelops.bench import adam, bucket, conv, overhead, report, roofline, rows, run, suites, timing
+from accelops import TargetUnavailable, timing
+from accelops.bench import adam, bucket, conv, overhead, report, roofline, rows, run, suites
 from accelops.dispatch.conv import accepted
 
 CEILINGS = roofline.Ceilings(copy=1e9, peak={"float32": 1e11, "bfloat16": 2e11})
@@ -128,8 +130,7 @@ def test_means_weigh_by_multiplicity():
 
 
 def test_ceilings_are_measured_and_positive(monkeypatch):
-    monkeypatch.setattr(roofline, "COPY_BYTES", 1 << 12)
-    monkeypatch.setattr(roofline, "MATRIX", 8)
+    monkeypatch.setitem(roofline.SIZES, "cpu", roofline.Size(1 << 12, 8, 1, 2, 3))
     found = roofline.measure(seconds=0.0)
     assert found.copy > 0 and set(found.peak) == {"float32", "bfloat16"} and min(found.peak.values()) > 0
 
@@ -155,7 +156,11 @@ def test_the_timed_call_computes_what_autograd_computes(network):
 
 
 def test_a_conv_row_tells_the_target_that_was_asked_for(monkeypatch):
-    depthwise = next(job for job in conv.jobs("convnext", 1, "cpu") if job.name == "depthwise 7x7 768@7 fprop")
+    depthwise = next(
+        job
+        for job in conv.jobs("convnext", rows.Setting(batch=1, target="cpu"))
+        if job.name == "depthwise 7x7 768@7 fprop"
+    )
     row = depthwise.measure(CEILINGS, 0.0)
     assert {(line["variant"], line["target"], line["source"]) for line in row.ran} == {
         ("accelops", "cpu", "asked"),
@@ -165,14 +170,16 @@ def test_a_conv_row_tells_the_target_that_was_asked_for(monkeypatch):
 
 
 def test_an_unsupported_case_is_left_to_dispatch_when_a_target_is_asked_for():
-    dense = next(job for job in conv.jobs("cifar", 1, "cpu") if job.name == "3x3 128->256@8 fprop")
+    dense = next(
+        job for job in conv.jobs("cifar", rows.Setting(batch=1, target="cpu")) if job.name == "3x3 128->256@8 fprop"
+    )
     assert {line["target"] for line in dense.measure(CEILINGS, 0.0).ran} == {"aten"}
 
 
 def test_adam_rows_have_torchs_default_and_fused_steps(monkeypatch):
     tiny = adam.Problem("tiny", ((3, 5), (7,)), "AdamW", {"weight_decay": 0.1}, peer=False)
-    monkeypatch.setattr(adam, "problems", lambda: [tiny])
-    row = adam.jobs()[0].measure(CEILINGS, 0.0)
+    monkeypatch.setattr(adam, "problems", lambda device: [tiny])
+    row = adam.jobs(rows.Setting())[0].measure(CEILINGS, 0.0)
     assert set(row.milliseconds) == {"torch", "torch fused", "accelops"}
     assert [line["op"] for line in row.ran] == ["adam"]
     assert row.percent_of_copy_bandwidth > 0
@@ -199,7 +206,7 @@ def test_both_of_torchs_ways_to_bucket_do_what_the_op_does(monkeypatch):
 def test_overhead_is_measured_against_a_process_of_stock_torch(monkeypatch):
     monkeypatch.setattr(overhead, "FEWEST_BLOCKS", 3)
     monkeypatch.setattr(overhead, "BLOCK", 2)
-    measured = {job.name: job.measure(CEILINGS, 0.0) for job in overhead.jobs()[1:3]}
+    measured = {job.name: job.measure(CEILINGS, 0.0) for job in overhead.jobs(rows.Setting())[1:3]}
     assert [line["target"] for line in measured["fallen back backward"].ran] == ["aten", "aten"]
     assert [line["target"] for line in measured["selected forward"].ran] == ["cpu"]
     assert all(row.extra_microseconds is not None for row in measured.values())
@@ -207,7 +214,7 @@ def test_overhead_is_measured_against_a_process_of_stock_torch(monkeypatch):
 
 @pytest.fixture(scope="module")
 def result() -> run.Result:
-    return run.run("cifar", seconds=0.0, batch=1, match="64->128")
+    return run.run("cifar", 0.0, rows.Setting(batch=1), match="64->128")
 
 
 def test_a_result_is_json_with_its_evidence(result):
@@ -238,4 +245,101 @@ def test_what_cannot_be_run_is_refused_by_name():
     with pytest.raises(ValueError, match="match='7x7' fits none of"):
         run.run("cifar", match="7x7")
     with pytest.raises(TargetUnavailable, match="gpu"):
-        run.run("cifar", seconds=0.0, batch=1, target="gpu", match="3->64")
+        run.run("cifar", 0.0, rows.Setting(batch=1, target="gpu"), match="3->64")
+
+
+class FakeGraph:
+    """Records what is run under `torch.cuda.graph`, and runs it again."""
+
+    recording: list | None = None
+
+    def replay(self):
+        for recorded in self.runs:
+            recorded()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """As much of torch.cuda as timing needs, with a clock that whoever runs turns on by hand: gpu.seconds."""
+    clock = SimpleNamespace(seconds=0.0)
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = clock.seconds
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return 1e3 * (end.at - self.at)
+
+    @contextmanager
+    def graph(of):
+        FakeGraph.recording = of.runs = []
+        yield
+        FakeGraph.recording = None
+
+    for name, value in {
+        "Event": Event,
+        "CUDAGraph": FakeGraph,
+        "graph": graph,
+        "Stream": Mock,
+        "current_stream": Mock(),
+        "stream": lambda stream: nullcontext(),
+        "current_device": lambda: 0,
+        "get_device_properties": lambda index: SimpleNamespace(L2_cache_size=60 << 20),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return clock
+
+
+def test_a_graph_holds_every_call_once_after_a_warm_up_of_each_within_the_context(gpu):
+    calls, inside = [], []
+
+    @contextmanager
+    def context():
+        inside.append(True)
+        yield
+        inside.clear()
+
+    def call(name):
+        def run():
+            calls.append((name, FakeGraph.recording is not None, bool(inside)))
+            if FakeGraph.recording is not None:
+                FakeGraph.recording.append(lambda: calls.append(name))
+
+        return run
+
+    variant = timing.captured([call("a"), call("b")], context)
+    assert calls == [("a", False, True), ("b", False, True), ("a", True, True), ("b", True, True)]
+    calls.clear()
+    variant.run()
+    assert calls == ["a", "b"] and variant.calls == 2
+
+
+def test_on_a_gpu_a_call_takes_its_share_of_what_lies_between_two_events(gpu):
+    def lasting(seconds):
+        def run():
+            gpu.seconds += seconds
+
+        return run
+
+    times = timing.interleaved(
+        {"4": timing.Variant(lasting(4.0), calls=4), "3": timing.Variant(lasting(3.0))}, 0.0, "cuda"
+    )
+    assert set(times["4"]) == {1.0} and set(times["3"]) == {3.0}
+
+
+@pytest.mark.parametrize(("nbytes", "sets"), [(0, 32), (1 << 20, 32), (10 << 20, 12), (1 << 30, 4)])
+def test_operands_are_as_many_as_the_cache_cannot_hold(gpu, nbytes, sets):
+    assert timing.copies(nbytes) == sets
+
+
+def test_a_setting_says_what_it_cannot_be():
+    with pytest.raises(ValueError, match="device='gpu' is unknown; choose cpu, or cuda"):
+        rows.Setting("gpu")
+    with pytest.raises(ValueError, match="dtype='int8' is not measured; choose one of float32"):
+        rows.Setting(dtype="int8")

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from accelops import cli_explain
-from accelops.terminal import AsJson, Target, bad_input, emit, progress_bar, sizes, stdout
+from accelops.terminal import AsJson, Device, Target, bad_input, emit, progress_bar, sizes, stdout
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -119,6 +119,10 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Time for each row.")] = 1.0,
     batch: Annotated[int | None, typer.Option(min=1, help="Instead of the suite's own.")] = None,
     match: Annotated[str, typer.Option(help="Only rows whose name contains this.")] = "",
+    device: Device = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="Of conv suites, and of the autocast of steps: float32 or bfloat16.")
+    ] = "float32",
     target: Target = None,
     output: Annotated[Path | None, typer.Option(help="Write the JSON here too.")] = None,
     png: Annotated[Path | None, typer.Option(help="Draw the roofline here (needs matplotlib).")] = None,
@@ -127,12 +131,14 @@ def bench(
     """Measure a suite against torch as called and torch at its best."""
     from accelops import TargetUnavailable
     from accelops.bench import report
+    from accelops.bench.rows import Setting
     from accelops.bench.run import run
 
     with bad_input(TargetUnavailable):
+        setting = Setting(device, dtype, batch, target)
         with progress_bar() as bars:
             task = bars.add_task(suite)
-            result = run(suite, seconds, batch, target, match, lambda done, total, name: bars.update(task, completed=done, total=total, description=name))  # fmt: skip
+            result = run(suite, seconds, setting, match, progress=lambda done, total, name: bars.update(task, completed=done, total=total, description=name))  # fmt: skip
         if png is not None:
             report.picture(result, png)
     text = json.dumps(result.to_dict(), indent=1)
@@ -150,10 +156,13 @@ def tune(
     input: Annotated[str | None, typer.Option(help="Shape of the model's input: 8,3,224,224.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Instead of the suite's own.")] = None,
     seconds: Annotated[float, typer.Option(help="Time for each problem.")] = 1.0,
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of a suite: float32, bfloat16 or float16.")] = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Measure all candidates on the problems of a network, and write your tuned table."""
     from accelops.bench import suites, tuning
+    from accelops.bench.rows import Setting
 
     with progress_bar() as bars:
         task = bars.add_task(f"tuning {what}")
@@ -163,7 +172,7 @@ def tune(
 
         with bad_input():
             if what in suites.NETWORKS:
-                measurements = tuning.tune_suite(what, batch, seconds, progress)
+                measurements = tuning.tune_suite(what, Setting(device, dtype, batch), seconds, progress)
             elif input is None:
                 raise ValueError(f"what={what!r} is no suite ({', '.join(suites.NETWORKS)}); a model needs --input too")
             else:

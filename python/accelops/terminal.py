@@ -22,6 +22,7 @@ stdout, stderr = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH), Co
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 Target = Annotated[str | None, typer.Option(help="Ask for this target by name.")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda for a GPU.")]
 BAD_INPUT = (ValueError, TypeError, FileNotFoundError, ModuleNotFoundError)
 
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from accelops.dispatch import reroute
 from accelops.dispatch.select import use
+from accelops.timing import Variant, interleaved
 
 from .roofline import Ceilings
-from .rows import Job, Row, ran, row, selections_of
+from .rows import Job, Row, Setting, ran, row, selections_of
 from .suites import resnet50_parameters
-from .timing import Variant, interleaved
 
 PEER = "DeepSpeed CPUAdam"
 
@@ -40,9 +40,10 @@ class Problem:
     peer: bool = True  # the peer has neither amsgrad nor bf16 state
 
 
-def problems() -> list[Problem]:
+def problems(device: str) -> list[Problem]:
     resnet50 = resnet50_parameters()
     numel = sum(torch.Size(shape).numel() for shape in resnet50)
+    large = [Problem("one tensor of 1e9", ((10**9,),))] if device == "cuda" else []
     return [
         Problem("ResNet-50", resnet50),
         Problem("ResNet-50, AdamW", resnet50, "AdamW", {"weight_decay": 0.05}),
@@ -50,12 +51,15 @@ def problems() -> list[Problem]:
         Problem("ResNet-50, bf16", resnet50, dtype=torch.bfloat16, peer=False),
         Problem("one tensor of 25.6 M", ((numel,),)),
         Problem("2000 tensors of 1000", ((1000,),) * 2000),
+        *large,
     ]
 
 
 @cache
-def missing_peer() -> str | None:
-    """Why DeepSpeed's CPUAdam is not measured, None where it is."""
+def missing_peer(device: str) -> str | None:
+    """Why DeepSpeed's CPUAdam, a peer on the CPU, is not measured; None where it is, or has no place."""
+    if device != "cpu":
+        return None
     try:
         with contextlib.redirect_stdout(sys.stderr):  # it greets on stdout, which belongs to --json
             from deepspeed.ops.adam import DeepSpeedCPUAdam
@@ -66,26 +70,30 @@ def missing_peer() -> str | None:
     return None
 
 
-def jobs(target: str | None = None) -> list[Job]:
-    """A Job for each Problem. `target` asks for one by name."""
-    return [Job(p.name, lambda ceilings, s, p=p: _measure(p, target, ceilings, s)) for p in problems()]
+def jobs(setting: Setting) -> list[Job]:
+    """A Job for each Problem."""
+    return [Job(p.name, lambda ceilings, s, p=p: _measure(p, setting, ceilings, s)) for p in problems(setting.device)]
 
 
-def _measure(problem: Problem, target: str | None, ceilings: Ceilings, seconds: float) -> Row:
-    generator = torch.Generator().manual_seed(0)
-    parameters = [torch.randn(s, generator=generator).to(problem.dtype).requires_grad_() for s in problem.shapes]
+def _measure(problem: Problem, setting: Setting, ceilings: Ceilings, seconds: float) -> Row:
+    generator = torch.Generator(setting.device).manual_seed(0)
+
+    def random(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=generator, device=setting.device).to(problem.dtype)
+
+    parameters = [random(shape).requires_grad_() for shape in problem.shapes]
     for p in parameters:
-        p.grad = torch.randn(p.shape, generator=generator).to(problem.dtype)
+        p.grad = random(p.shape)
     optimizer = getattr(torch.optim, problem.optimizer)
     variants = {
         "torch": Variant(_step(optimizer, parameters, problem.options)),
         "torch fused": Variant(_step(optimizer, parameters, {**problem.options, "fused": True})),
-        "accelops": Variant(_step(optimizer, parameters, problem.options), lambda: _rerouted(target)),
+        "accelops": Variant(_step(optimizer, parameters, problem.options), lambda: _rerouted(setting.target)),
     }
-    if problem.peer and missing_peer() is None:
+    if problem.peer and setting.device == "cpu" and missing_peer("cpu") is None:
         variants[PEER] = Variant(_peer_step(problem, parameters))
     selections = selections_of(variants["accelops"])
-    times = interleaved(variants, seconds)
+    times = interleaved(variants, seconds, setting.device)
     spec = selections[0].spec if len(selections) == 1 else None
     return row(problem.name, "step", times, ran("accelops", selections), spec, ceilings)
 

@@ -6,6 +6,7 @@ best: the same by foreach copies into views of the buffer (kernels/bucket/aten.p
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from accelops.dispatch import bucket as _ops  # noqa: F401  # defines torch.ops.accelops.bucket_*
 from accelops.kernels.bucket import aten
 from accelops.kernels.bucket.spec import BucketSpec
+from accelops.timing import Variant, interleaved
 
 from .roofline import Ceilings
-from .rows import Job, Row, ran, row, selections_of
+from .rows import Job, Row, Setting, ran, row, selections_of
 from .suites import resnet50_parameters
-from .timing import Variant, interleaved
 
 SCALE = 0.125
 Operands = tuple[Any, ...]
@@ -40,38 +41,49 @@ def specs() -> list[tuple[str, BucketSpec]]:
     ]
 
 
-def jobs(target: str | None = None) -> list[Job]:
+def jobs(setting: Setting) -> list[Job]:
     def job(name: str, spec: BucketSpec) -> Job:
-        return Job(f"{name} {spec.direction}", lambda ceilings, s: _measure(name, spec, target, ceilings, s))
+        return Job(f"{name} {spec.direction}", lambda ceilings, s: _measure(name, spec, setting, ceilings, s))
 
-    return [job(name, spec) for name, spec in specs()]
+    return [job(name, replace(spec, device=setting.device)) for name, spec in specs()]
 
 
-def _measure(name: str, spec: BucketSpec, target: str | None, ceilings: Ceilings, seconds: float) -> Row:
+def _measure(name: str, spec: BucketSpec, setting: Setting, ceilings: Ceilings, seconds: float) -> Row:
     operands = _operands(spec)
     torchs = {"pack": _torch_pack, "unpack": _torch_unpack, "reduce": _torch_reduce}[spec.direction]
     ours = getattr(torch.ops.accelops, f"bucket_{spec.direction}_")
     variants = {
         "torch": Variant(lambda: torchs(*operands)),
         "torch foreach": Variant(lambda: aten.run(aten.Config(), spec, *operands)),
-        "accelops": Variant(lambda: ours(*operands, target=target)),
+        "accelops": Variant(lambda: ours(*operands, target=setting.target)),
     }
     selections = selections_of(variants["accelops"])
-    return row(name, spec.direction, interleaved(variants, seconds), ran("accelops", selections), spec, ceilings)
+    return row(
+        name,
+        spec.direction,
+        interleaved(variants, seconds, setting.device),
+        ran("accelops", selections),
+        spec,
+        ceilings,
+    )
 
 
 def _operands(spec: BucketSpec) -> Operands:
     """As the op takes them."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(spec.device).manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=spec.device)
+
     wire = getattr(torch, spec.wire_dtype)
     if spec.direction == "reduce":
-        flats = [torch.randn(spec.numel, generator=generator).to(wire) for _ in range(spec.ranks)]
-        return flats, torch.empty(spec.numel), SCALE
-    tensors = [torch.randn(shape, generator=generator) for shape in resnet50_parameters()]
-    flat = torch.randn(spec.numel, generator=generator).to(wire)
+        flats = [random(spec.numel).to(wire) for _ in range(spec.ranks)]
+        return flats, torch.empty(spec.numel, device=spec.device), SCALE
+    tensors = [random(*shape) for shape in resnet50_parameters()]
+    flat = random(spec.numel).to(wire)
     if spec.direction == "unpack":
         return flat, tensors, SCALE
-    return tensors, flat, SCALE, torch.zeros(spec.numel) if spec.error_feedback else None
+    return tensors, flat, SCALE, torch.zeros(spec.numel, device=spec.device) if spec.error_feedback else None
 
 
 def _torch_pack(tensors: list[Tensor], flat: Tensor, scale: float, residual: Tensor | None) -> None:

@@ -15,13 +15,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accelops.kernels.spec import Spec
+from accelops.timing import Variant, interleaved
 
-from .timing import Variant, interleaved
-
-COPY_BYTES = 1 << 28  # 256 MiB read and 256 MiB written: beyond any last-level cache
-MATRIX = 2048
-CHANNELS, PIXELS, BATCH = 128, 28, 8
 DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A copy of `copy` bytes (so many read and so many written), larger than any last-level cache; a product of two square
+    matrices, and a 3x3 convolution, large enough to fill the device."""
+
+    copy: int
+    matrix: int
+    batch: int
+    channels: int
+    pixels: int
+
+
+SIZES = {"cpu": Size(1 << 28, 2048, 8, 128, 28), "cuda": Size(1 << 32, 8192, 64, 512, 32)}
 
 
 @dataclass(frozen=True)
@@ -39,21 +50,25 @@ class Ceilings:
         return 100 * spec.flops / seconds / self.peak.get(getattr(spec, "dtype", "float32"), self.peak["float32"])
 
 
-def measure(seconds: float = 2.0) -> Ceilings:
+def measure(device: str = "cpu", seconds: float = 2.0) -> Ceilings:
     """Both ceilings with torch's current number of threads, interleaved, medians, in about `seconds`."""
-    source = torch.ones(COPY_BYTES // 4)
+    size = SIZES[device]
+    source = torch.randn(size.copy // 4, device=device)
     target = torch.empty_like(source)
     variants = {"copy": Variant(lambda: target.copy_(source))}
     for dtype in DTYPES:
-        a, b = (torch.randn(MATRIX, MATRIX).to(getattr(torch, dtype)) for _ in range(2))
+        a, b = (torch.randn(size.matrix, size.matrix, device=device).to(getattr(torch, dtype)) for _ in range(2))
         variants[f"{dtype} product"] = Variant(lambda a=a, b=b: a @ b)
-        x, w = (t.to(getattr(torch, dtype), memory_format=torch.channels_last) for t in _convolution())
+        x, w = (t.to(getattr(torch, dtype), memory_format=torch.channels_last) for t in _convolution(size, device))
         variants[f"{dtype} convolution"] = Variant(lambda x=x, w=w: F.conv2d(x, w, padding=1))
-    times = {name: median(values) for name, values in interleaved(variants, seconds).items()}
-    flops = {"product": 2 * MATRIX**3, "convolution": 2 * BATCH * PIXELS**2 * CHANNELS**2 * 9}
+    times = {name: median(values) for name, values in interleaved(variants, seconds, device).items()}
+    flops = {"product": 2 * size.matrix**3, "convolution": 2 * size.batch * size.pixels**2 * size.channels**2 * 9}
     peak = {dtype: max(count / times[f"{dtype} {engine}"] for engine, count in flops.items()) for dtype in DTYPES}
-    return Ceilings(2 * COPY_BYTES / times["copy"], peak)
+    return Ceilings(2 * size.copy / times["copy"], peak)
 
 
-def _convolution() -> tuple[Tensor, Tensor]:
-    return torch.randn(BATCH, CHANNELS, PIXELS, PIXELS), torch.randn(CHANNELS, CHANNELS, 3, 3)
+def _convolution(size: Size, device: str) -> tuple[Tensor, Tensor]:
+    return (
+        torch.randn(size.batch, size.channels, size.pixels, size.pixels, device=device),
+        torch.randn(size.channels, size.channels, 3, 3, device=device),
+    )

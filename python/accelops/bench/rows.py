@@ -7,14 +7,36 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+import torch
+
 from accelops.dispatch import tuned
 from accelops.dispatch.select import Selection, observed, select
 from accelops.kernels.spec import Spec
+from accelops.timing import Variant, ratio
 
 from .roofline import Ceilings
-from .timing import Variant, ratio
 
+DTYPES = ("float32", "bfloat16", "float16")
 LOSS = 0.97  # below this a ratio is called a loss; what lies between it and 1 is noise
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a suite is measured with: torch's `device` type ("cpu" or "cuda"), `dtype` of the conv suites and of a training
+    step's autocast, `batch` instead of the suite's own, and a `target` asked for by name wherever it supports a problem."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch: int | None = None
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device={self.device!r} is unknown; choose cpu, or cuda for a GPU")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device='cuda': torch.cuda.is_available() is False; torch's build or the driver lacks it")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r} is not measured; choose one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from accelops.targets.cpu.memory import keep_memory
 
 from . import roofline, suites
 from .roofline import Ceilings
-from .rows import Job, Row
+from .rows import Job, Row, Setting
 
 SUITES = ("adam", "bucket", "overhead", "steps", *suites.NETWORKS)
 SECONDS = 1.0  # a Row, by default
+ON_THE_CPU = Setting()
 PACKAGES = ("accelops", "numpy", "deepspeed", "transformers")  # beside Python and torch
 
 
@@ -75,59 +77,73 @@ def geometric_mean(values: Sequence[float], weights: Sequence[float]) -> float:
 def run(
     suite: str,
     seconds: float = SECONDS,
-    batch: int | None = None,
-    target: str | None = None,
+    setting: Setting = ON_THE_CPU,
     match: str = "",
+    ceilings: Ceilings | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Result:
-    """Measure the Jobs of `suite` whose names contain `match`, about `seconds` each.
+    """Measure the Jobs of `suite` whose names contain `match`, about `seconds` each, against `ceilings` (measured
+    first where they are not given).
 
-    `batch` replaces the usual batch of conv suites and steps; `target` asks for one by name where it supports the
-    problem. Raises ValueError for an unknown suite or a `match` that fits none, ModuleNotFoundError for a package that
-    the suite needs.
+    On a GPU torch picks its algorithms by measurement (cudnn.benchmark), on both sides. Raises ValueError for an unknown
+    suite or a `match` that fits none, ModuleNotFoundError for a package that the suite needs.
     """
-    jobs, notes = _jobs(suite, batch, target)
+    jobs, notes = _jobs(suite, setting)
     chosen = [job for job in jobs if match in job.name]
     if not chosen:
         raise ValueError(f"match={match!r} fits none of: {', '.join(job.name for job in jobs)}")
-    kept = keep_memory(True)
-    notes += [
-        "memory is kept in the process, for both sides" if kept else "memory goes back to the system, for both sides"
-    ]
-    try:
-        progress(0, len(chosen), "the machine's ceilings")
-        ceilings = roofline.measure()
+    with _best_form_of_torch(setting.device, notes):
+        if ceilings is None:
+            progress(0, len(chosen), "the machine's ceilings")
+            ceilings = roofline.measure(setting.device)
         rows = []
         for done, job in enumerate(chosen):
             progress(done, len(chosen), job.name)
             rows.append(job.measure(ceilings, seconds))
         progress(len(chosen), len(chosen), "")
+    return Result(suite, evidence(setting.device), ceilings, tuple(rows), tuple(notes))
+
+
+@contextmanager
+def _best_form_of_torch(device: str, notes: list[str]) -> Iterator[None]:
+    """What a script can switch on for all of torch, in force for both sides, and noted."""
+    if device == "cuda":
+        notes.append("cudnn.benchmark is on, for both sides")
+        before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
+        return
+    kept = keep_memory(True)
+    notes.append(f"memory {'is kept in the process' if kept else 'goes back to the system'}, for both sides")
+    try:
+        yield
     finally:
         keep_memory(False)
-    return Result(suite, evidence(), ceilings, tuple(rows), tuple(notes))
 
 
-def _jobs(suite: str, batch: int | None, target: str | None) -> tuple[list[Job], list[str]]:
+def _jobs(suite: str, setting: Setting) -> tuple[list[Job], list[str]]:
     from . import adam, bucket, conv, overhead, steps
 
     if suite in suites.NETWORKS:
-        return conv.jobs(suite, batch, target), []
+        return conv.jobs(suite, setting), []
     if suite == "adam":
-        return adam.jobs(target), [note for note in [adam.missing_peer()] if note]
+        return adam.jobs(setting), [note for note in [adam.missing_peer(setting.device)] if note]
     if suite == "bucket":
-        return bucket.jobs(target), []
+        return bucket.jobs(setting), []
     if suite == "overhead":
-        return overhead.jobs(), []
+        return overhead.jobs(setting), []
     if suite == "steps":
-        return steps.jobs(batch), []
+        return steps.jobs(setting), []
     raise ValueError(f"suite={suite!r} is unknown; choose one of {', '.join(SUITES)}")
 
 
-def evidence() -> dict[str, Any]:
+def evidence(device: str = "cpu") -> dict[str, Any]:
     """What stands behind figures that are measured now, here."""
     return {
         "kind": "measured",
-        "device": device_name("cpu"),
+        "device": device_name(device),
         "versions": versions(*PACKAGES),
         "date": datetime.date.today().isoformat(),
         "command": " ".join([_program(Path(sys.argv[0])), *sys.argv[1:]]),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -17,11 +19,11 @@ from torch import nn
 
 import accelops
 import accelops.nn  # above bench in the house: what is timed is what a user writes
+from accelops.timing import Variant, captured, interleaved
 
-from .rows import Job, Row, ran, row, selections_of
-from .timing import Variant, interleaved
+from .rows import Job, Row, Setting, ran, row, selections_of
 
-BATCH = 8
+BATCH = {"cpu": 8, "cuda": 64}
 SIZE = 224
 CLASSES = 1000
 
@@ -49,56 +51,81 @@ def convnext() -> nn.Module:
     return ConvNextForImageClassification(ConvNextConfig(num_labels=CLASSES))
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "MobileNetV2": mobilenet_v2,
-    "RegNet, 8 channels per group": regnet,
-    "ConvNeXt-T": convnext,
+def resnet50() -> nn.Module:
+    """ResNet-50, the config's defaults."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    return ResNetForImageClassification(ResNetConfig(num_labels=CLASSES))
+
+
+def mobilenet_v3() -> nn.Module:
+    """MobileNetV3-Large; transformers has none."""
+    from torchvision.models import mobilenet_v3_large
+
+    return mobilenet_v3_large(num_classes=CLASSES)
+
+
+NETWORKS: dict[str, dict[str, Callable[[], nn.Module]]] = {
+    "cpu": {"MobileNetV2": mobilenet_v2, "RegNet, 8 channels per group": regnet, "ConvNeXt-T": convnext},
+    "cuda": {"ResNet-50": resnet50, "ConvNeXt-T": convnext, "MobileNetV3-Large": mobilenet_v3},
 }
 
 
-def jobs(batch: int | None = None) -> list[Job]:
-    """Raises ModuleNotFoundError where transformers is not installed."""
-    if find_spec("transformers") is None:
-        raise ModuleNotFoundError("the suite steps builds its networks with transformers: pip install transformers")
+def jobs(setting: Setting) -> list[Job]:
+    """Raises ModuleNotFoundError where a package is missing that the networks of a device come from."""
+    for package in ("transformers", "torchvision") if setting.device == "cuda" else ("transformers",):
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(f"the suite steps builds its networks with {package}: pip install {package}")
     return [
-        Job(name, lambda _ceilings, seconds, name=name: _measure(name, batch or BATCH, seconds)) for name in NETWORKS
+        Job(name, lambda _ceilings, seconds, build=build, name=name: _measure(name, build, setting, seconds))
+        for name, build in NETWORKS[setting.device].items()
     ]
 
 
-def _measure(name: str, batch: int, seconds: float) -> Row:
+def _measure(name: str, build: Callable[[], nn.Module], setting: Setting, seconds: float) -> Row:
     torch.manual_seed(0)
-    model = NETWORKS[name]().train()
+    model = build().to(setting.device).train()
     last = torch.channels_last
     fused = {"fused": True}
     faster = accelops.nn.accelerate(copy.deepcopy(model), memory_format=last)
     converted = copy.deepcopy(model).to(memory_format=last)
     variants = {
-        "torch": Variant(_step(model, batch)),
-        "accelops": Variant(_step(faster, batch), accelops.enabled),
-        "accelops enable() alone": Variant(_step(model, batch), accelops.enabled),
-        "torch channels_last, fused": Variant(_step(converted, batch, last, fused)),
-        "accelops channels_last, fused": Variant(_step(converted, batch, last, fused), accelops.enabled),
+        "torch": Variant(_step(model, setting)),
+        "accelops": Variant(_step(faster, setting), accelops.enabled),
+        "accelops enable() alone": Variant(_step(model, setting), accelops.enabled),
+        "torch channels_last, fused": Variant(_step(converted, setting, last, fused)),
+        "accelops channels_last, fused": Variant(_step(converted, setting, last, fused), accelops.enabled),
     }
     what_ran = [line for v in variants if v.startswith("accelops") for line in ran(v, selections_of(variants[v]))]
-    return row(name, "training step", interleaved(variants, seconds), what_ran)
+    if setting.device == "cuda":
+        fused = {"fused": True, "capturable": True}
+        steps = [_step(converted, setting, last, fused) for _ in range(2)]
+        variants["torch channels_last, fused, one graph"] = captured(steps[:1])
+        variants["accelops channels_last, fused, one graph"] = captured(steps[1:], accelops.enabled)
+    return row(name, "training step", interleaved(variants, seconds, setting.device), what_ran)
 
 
 def _step(
     model: nn.Module,
-    batch: int,
+    setting: Setting,
     form: torch.memory_format = torch.contiguous_format,
     options: dict[str, bool] | None = None,
 ) -> Callable[[], object]:
-    """One training step of a copy of `model`, with an optimizer of its own."""
+    """One training step of a copy of `model`, with an optimizer of its own, in autocast where the dtype is not fp32."""
     model = copy.deepcopy(model)
+    batch = setting.batch or BATCH[setting.device]
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, SIZE, SIZE, generator=generator).contiguous(memory_format=form)
-    labels = torch.randint(0, CLASSES, (batch,), generator=generator)
+    images = torch.randn(batch, 3, SIZE, SIZE, generator=generator).to(setting.device, memory_format=form)
+    labels = torch.randint(0, CLASSES, (batch,), generator=generator).to(setting.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, **(options or {}))
+    dtype = getattr(torch, setting.dtype)
+    autocast = partial(torch.autocast, setting.device, dtype) if dtype is not torch.float32 else nullcontext
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(images).logits, labels).backward()
+        with autocast():
+            output = model(images)
+        F.cross_entropy(getattr(output, "logits", output).float(), labels).backward()
         optimizer.step()
 
     return step

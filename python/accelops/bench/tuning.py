@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -11,22 +12,29 @@ from torch import nn
 
 from accelops.dispatch import tune, tuned
 from accelops.dispatch.tune import Measurement
+from accelops.kernels.conv.spec import ConvSpec
 
+from .rows import Setting
 from .suites import NETWORKS, channels_last, conv_cases
 
 Progress = Callable[[int, int], None]
 
 
-def tune_suite(network: str, batch: int | None, seconds: float, progress: Progress) -> list[Measurement]:
-    """Measure all candidates on every Case of a conv suite, in both memory formats, and write the user's table."""
-    cases = conv_cases(network, batch)
-    specs = [spec for case in cases for spec in (case.spec, channels_last(case.spec)) if spec is not None]
+def specs(network: str, setting: Setting) -> list[ConvSpec]:
+    """Every Case of a conv suite, in both memory formats."""
+    found = [s for case in conv_cases(network, setting.batch) for s in (case.spec, channels_last(case.spec)) if s]
+    return [replace(spec, device=setting.device, dtype=setting.dtype) for spec in found]
+
+
+def tune_suite(network: str, setting: Setting, seconds: float, progress: Progress) -> list[Measurement]:
+    """Measure all candidates on the `specs` of a conv suite, and write the user's table."""
     measurements = []
-    for done, spec in enumerate(specs, 1):
+    problems = specs(network, setting)
+    for done, spec in enumerate(problems, 1):
         measurement = tune.measure(spec, seconds)
         if measurement is not None:
             measurements.append(measurement)
-        progress(done, len(specs))
+        progress(done, len(problems))
     tune.write(measurements)
     return measurements
 

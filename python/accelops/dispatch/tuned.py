@@ -18,8 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 import accelops.kernels
 from accelops.kernels.spec import Spec
 
@@ -48,7 +46,11 @@ def describe(config: Any) -> dict[str, Any]:
 def cache_folder() -> Path:
     """Where the user's tables live: $ACCELOPS_CACHE, else the platform's cache folder for accelops."""
     asked = os.environ.get("ACCELOPS_CACHE")
-    return Path(asked) if asked else user_cache_path("accelops")
+    if asked:
+        return Path(asked)
+    from platformdirs import user_cache_path  # beside `record`'s filelock the only need of a package on top of torch
+
+    return user_cache_path("accelops")
 
 
 def device_name(device: str) -> str:
