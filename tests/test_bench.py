@@ -7,7 +7,7 @@ import io
 import json
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from math import prod
+from math import inf, prod
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from accelops import TargetUnavailable, timing
-from accelops.bench import adam, bucket, conv, overhead, report, roofline, rows, run, suites
+from accelops.bench import adam, bucket, conv, judge, overhead, report, roofline, rows, run, suites
 from accelops.dispatch.conv import accepted
 
 CEILINGS = roofline.Ceilings(copy=1e9, peak={"float32": 1e11, "bfloat16": 2e11})
@@ -343,3 +343,25 @@ def test_a_setting_says_what_it_cannot_be():
         rows.Setting("gpu")
     with pytest.raises(ValueError, match="dtype='int8' is not measured; choose one of float32"):
         rows.Setting(dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("off", "of_torch", "rounding", "share"),
+    [
+        (2.0, 1.0, 0.0, 1.0),
+        (2.0, 1.0, 4.0, 0.5),
+        (3.0, 1.0, 0.0, 1.5),
+        (0.0, 0.0, 0.0, 0.0),
+        (float("nan"), 1.0, 0.0, inf),
+    ],
+)
+def test_what_is_allowed_is_twice_torchs_error_or_what_rounding_makes(off, of_torch, rounding, share):
+    exact = torch.zeros(3, dtype=torch.float64)
+    actual, torchs = torch.tensor([0.0, off, 0.0]), torch.tensor([of_torch, 0.0, 0.0])
+    assert judge.share_of_allowed([actual], [torchs], [exact], rounding) == share
+
+
+def test_an_error_where_none_is_allowed_and_a_lost_value_are_wrong():
+    zero, one = torch.zeros(1), torch.ones(1)
+    assert judge.share_of_allowed([one], [zero], [zero.double()], 0.0) == inf
+    assert judge.share_of_allowed([one * inf], [one], [one.double()], 0.0) == inf

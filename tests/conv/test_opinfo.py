@@ -19,9 +19,8 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 
 import accelops
+from accelops.bench.judge import share_of_allowed
 from accelops.dispatch.select import observed
-
-from .contract import assert_as_good_as_torch
 
 CONVOLUTIONS = {op.name.rsplit(".", 1)[-1]: op for op in op_db if op.name.startswith("nn.functional.conv")}
 REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -79,8 +78,9 @@ def test_results_and_gradients_are_torchs(name: str, dtype: torch.dtype, way: st
             torch.testing.assert_close(got, expected)
             continue
         exact = output_and_gradients(op, sample.transform(in_double))
-        for mine, of_torch, true in zip(got, expected, exact, strict=True):
-            assert_as_good_as_torch(mine.detach(), of_torch.detach(), true.detach().numpy(), str(sample))
+        got, expected, exact = ([t.detach() for t in tensors] for tensors in (got, expected, exact))
+        assert [(t.shape, t.dtype) for t in got] == [(t.shape, t.dtype) for t in expected], sample
+        assert share_of_allowed(got, expected, exact, rounding=0.0) <= 1, sample
 
 
 @pytest.mark.parametrize("way", WAYS)
