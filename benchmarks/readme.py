@@ -5,10 +5,8 @@ python benchmarks/readme.py
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from record import ROOT, committed
 
-ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
@@ -17,16 +15,16 @@ def main() -> None:
         "| suite | vs torch as called: rows, whole | vs torch's best: rows, whole | rows | below 0.97x of either | device, threads, torch, date |",
         "|---|---|---|---|---|---|",
     ]
-    for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-        result = json.loads(file.read_text())
+    for file, result in committed():
         if "geometric_means" not in result or result["suite"] == "overhead":
             continue
         means, evidence = result["geometric_means"], result["evidence"]
         pairs = (means[name] for name in ("ratio_vs_torch", "ratio_vs_torch_best"))
         figures = (f"{pair['unweighted']:.2f}x, {pair['total']:.2f}x" for pair in pairs)
         where = f"{evidence['device']}, {evidence['threads']}, {evidence['versions']['torch']}, {evidence['date']}"
+        suite = " ".join(filter(None, (result["suite"], result.get("dtype"))))
         lines.append(
-            f"| [{result['suite']}](benchmarks/results/{file.name}) | {' | '.join(figures)} | {len(result['rows'])} | {len(result['losses'])} | {where} |"
+            f"| [{suite}](benchmarks/results/{file.name}) | {' | '.join(figures)} | {len(result['rows'])} | {len(result['losses'])} | {where} |"
         )
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(BEGIN)

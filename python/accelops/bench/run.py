@@ -24,7 +24,7 @@ from .rows import Job, Row, Setting
 SUITES = ("adam", "bucket", "overhead", "steps", *suites.NETWORKS)
 SECONDS = 1.0  # a Row, by default
 ON_THE_CPU = Setting()
-PACKAGES = ("accelops", "numpy", "deepspeed", "transformers")  # beside Python and torch
+PACKAGES = ("accelops", "numpy", "triton", "deepspeed", "transformers")  # beside Python and torch
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,13 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import import_module
+from multiprocessing import get_context
 from typing import Any
 
 import triton
@@ -72,6 +75,34 @@ def compile_for(architecture: str, specs: Iterable[Spec]) -> Iterator[Compiled]:
                 yield _compiled(architecture, spec, config, *launch)
     finally:
         triton.runtime.driver._active = before
+
+
+def compile_on_all_cores(architecture: str, specs: Iterable[Spec]) -> Iterator[Compiled]:
+    """The same for Specs of any device, in as many processes as the machine has cores. What is compiled stays in Triton's
+    cache, where a launch finds it. A script that calls this must be importable without running."""
+    tasks = [(architecture, replace(spec, device="meta")) for spec in specs]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        for compiled in pool.map(_compile_one, tasks):
+            yield from compiled
+
+
+def _compile_one(task: tuple[str, Spec]) -> list[Compiled]:
+    architecture, spec = task
+    return list(compile_for(architecture, [spec]))
+
+
+def summary(compiled: Sequence[Compiled]) -> dict[str, Any]:
+    """What a report says of so many kernels: all that failed or spill, and the extremes of the others."""
+    made = [piece for piece in compiled if not piece.error]
+    return {
+        "kernels": len(compiled),
+        "by_architecture": dict(Counter(piece.architecture for piece in compiled)),
+        "by_kernel": dict(Counter(f"{piece.op} {piece.kernel}" for piece in compiled)),
+        "most_registers": max((piece.registers for piece in made), default=0),
+        "most_shared_memory": max((piece.shared for piece in made), default=0),
+        "failed": [asdict(piece) for piece in compiled if piece.error],
+        "spilling": [asdict(piece) for piece in made if piece.spilled],
+    }
 
 
 Launch = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]

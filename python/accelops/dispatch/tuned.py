@@ -64,9 +64,14 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else device
 
 
+def file_name(device_name: str) -> str:
+    """Of the table of a device with this name."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", device_name).strip("_").lower() + ".json"
+
+
 def path(op: str, device: str, source: str) -> Path:
     """The file of a table; `source` is "tuned" (the user's) or "shipped"."""
-    name = re.sub(r"[^A-Za-z0-9]+", "_", device_name(device)).strip("_").lower() + ".json"
+    name = file_name(device_name(device))
     if source == "tuned":
         return cache_folder() / "tuned" / op / name
     return Path(accelops.kernels.__path__[0]) / op / "tuned" / name
