@@ -6,10 +6,12 @@ Operands are dense in spec.memory_format and are read and written as they lie: n
 
 from __future__ import annotations
 
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from accelops.targets import triton as gpu
+from accelops.targets.triton_replay import Replay
 
 from ..spec import ConvSpec
 from . import depthwise
@@ -46,3 +48,8 @@ def run(config: Any, spec: ConvSpec, *operands: Any, **options: Any) -> Any:
     """Run one direction; operands and results as in kernels/conv/native.py: run."""
     family = next(module for module in FAMILIES.values() if isinstance(config, module.Config))
     return family.run(config, spec, *operands, **options)
+
+
+def bind(config: Any, spec: ConvSpec) -> Replay:
+    """`run` for a Config and a Spec that meet again and again."""
+    return Replay(partial(run, config, spec))

@@ -24,7 +24,7 @@ from accelops.targets import TARGETS, TargetUnavailable, unavailable
 from accelops.targets.cpu import native
 
 from . import adam, conv
-from .select import OPS, Selection, select
+from .select import OPS, Selection, asked_target, cached_by, select
 
 Scope = tuple[frozenset[str], tuple[str, ...]]  # the ops that are rerouted, the targets that may serve them
 
@@ -232,12 +232,32 @@ def _backward(grad_output: Tensor, input: Tensor, weight: Tensor, rest: tuple[An
     return tuple(mine if mine is not None else theirs for mine, theirs in zip(ours, grads, strict=True))
 
 
+_selections: dict[tuple[Any, ...], Selection | None] = cached_by({})
+_MOST_KEPT = 65536  # ever new shapes must not grow it without bound
+
+
 def _selection(direction: str, input: Tensor, weight: Tensor, bias: Tensor | None, parameters: Any) -> Selection | None:
-    """None where torch does not take the call: its kernel then raises its own error."""
+    """None where torch does not take the call: its kernel then raises its own error. One look-up where it was seen before."""
+    stride, padding, dilation, transposed, output_padding, groups = parameters
     tensors = (input, weight) if bias is None else (input, weight, bias)
+    kinds = [(t.shape, t.stride(), t.dtype, t.device) for t in tensors]
+    rest = (tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding), groups)
+    key = (direction, *kinds, *rest, _scope_in_force, asked_target())
+    try:
+        return _selections[key]
+    except KeyError:
+        found = _select(direction, tensors, parameters)
+    if len(_selections) >= _MOST_KEPT:
+        _selections.clear()
+    _selections[key] = found
+    return found
+
+
+def _select(direction: str, tensors: tuple[Tensor, ...], parameters: Any) -> Selection | None:
+    input, weight, *bias = tensors
     if len({(t.dtype, t.device) for t in tensors}) != 1 or input.dim() != weight.dim() or input.dim() not in (3, 4, 5):
         return None
-    spec = conv.spec_of(direction, input, weight, bias is not None, *parameters)
+    spec = conv.spec_of(direction, input, weight, bool(bias), *parameters)
     if not conv.accepted(spec):
         return None
     return select(spec, among=_scope_in_force[1] if _scope_in_force else TARGETS)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -42,10 +42,20 @@ class Selection:
     def implementation(self) -> ModuleType:
         return implementation(self.spec.op, self.target)
 
+    @cached_property
+    def _bound(self) -> Callable[..., Any]:
+        """The implementation's `run` for this Config and Spec, as it prepares it where it has a `bind`."""
+        module = self.implementation
+        return (
+            module.bind(self.config, self.spec)
+            if hasattr(module, "bind")
+            else partial(module.run, self.config, self.spec)
+        )
+
     def run(self, *operands: Any, **options: Any) -> Any:
         """Run the implementation; torch's own where a kernel fails that was not asked for by name."""
         try:
-            return self.implementation.run(self.config, self.spec, *operands, **options)
+            return self._bound(*operands, **options)
         except KernelFailed as failure:
             if self.source == "asked":
                 raise

@@ -7,6 +7,7 @@ results, without any speed. bench/triton_aot.py launches nothing at all, and com
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from . import KernelFailed
 
 OLDEST = (3, 6)
 
-Launcher = Callable[..., None]
+Launcher = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,45 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any
     """Run a `triton.jit` kernel on the device of its first tensor; `constants` are its constexprs, num_warps and
     num_stages. Raises KernelFailed where it does not compile or cannot be launched, torch.OutOfMemoryError where
     the device has no memory left for it, RuntimeError as CUDA does where the device itself has failed."""
-    _stages[-1].launcher(kernel, grid, *arguments, **constants)
+    compiled = _stages[-1].launcher(kernel, grid, *arguments, **constants)
+    seen = getattr(_seen, "launches", None)
+    if seen is not None:
+        seen.append(Launch(kernel, grid, arguments, constants, compiled))
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+@dataclass(frozen=True)
+class Launch:
+    """One call of `launch`; `compiled` is Triton's compiled kernel, None in the interpreter."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+    compiled: Any
+
+    @property
+    def bound(self) -> tuple[Any, ...]:
+        """All arguments in the kernel's order, as a compiled kernel takes them."""
+        return (*self.arguments, *(self.constants[name] for name in self.kernel.arg_names[len(self.arguments) :]))
+
+
+_seen = threading.local()
+
+
+@contextmanager
+def recorded() -> Iterator[list[Launch]]:
+    """Collects the launches of this thread that do not fail."""
+    outer, _seen.launches = getattr(_seen, "launches", None), []
+    try:
+        yield _seen.launches
+    finally:
+        _seen.launches = outer
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> Any:
     try:
         with torch.cuda.device_of(next(a for a in arguments if isinstance(a, torch.Tensor))):
-            kernel[grid](*arguments, enable_fp_fusion=True, **constants)
+            return kernel[grid](*arguments, enable_fp_fusion=True, **constants)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Triton's own have no common base, and its passes raise plain RuntimeErrors
@@ -121,10 +154,20 @@ class _Stage:
 _stages = [_Stage()]
 
 
+def redirected() -> bool:
+    """Whether launches go elsewhere than to a GPU."""
+    return len(_stages) > 1 or emulated()
+
+
+def current_device() -> int:
+    """The number of the device on which a launch without more ado runs."""
+    return torch.cuda.current_device()
+
+
 @contextmanager
 def launching(launcher: Launcher, architecture: Architecture) -> Iterator[None]:
     """Within this context kernels are fitted to `architecture`, and a launch is a call of `launcher(kernel, grid,
-    *arguments, **constants)`."""
+    *arguments, **constants)`, which may return what it compiled."""
     _stages.append(_Stage(launcher, architecture))
     try:
         yield
