@@ -33,3 +33,11 @@ def gigabytes() -> Iterator[Callable[[float], None]]:
                 pytest.skip(f"needs {needed:.0f} GiB of free memory and a quarter more; {free:.0f} are free")
 
         yield ask
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many combinations of kernel, Config and architecture the tests have compiled: each of them records "compiled"."""
+    reports = terminalreporter.stats.get("passed", [])
+    compiled = sum(value for report in reports for name, value in report.user_properties if name == "compiled")
+    if compiled:
+        terminalreporter.write_line(f"compiled {compiled} combinations of Triton kernel, Config and architecture")

@@ -55,7 +55,7 @@ def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
     p = problem(spec)
     wgrad = p.kind == "wgrad"
-    fitted = [_tile(p, size) for size in ((256, 512, 128) if wgrad else (512, 256))]
+    fitted = [_tile(p, size) for size in ((256, 512, 128) if wgrad else (256, 512))]
     if p.channels_last:
         fitted += [_tile(p, 256 if wgrad else 512, channels) for channels in (32, 128)]
     if wgrad:
