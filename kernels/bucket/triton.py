@@ -53,7 +53,7 @@ def unsupported(spec: BucketSpec) -> list[str]:
 def configs(spec: BucketSpec) -> list[Config]:
     """A chunk waits for the table before it reads its elements; 32 of them a thread keep 64 to 128 bytes of each thread on
     the way then, which is meant to cover the wait."""
-    return [Config(4096, 4), Config(2048, 4), Config(8192, 8), Config(1024, 4), Config(16384, 8)]
+    return [Config(4096, 4), Config(2048, 4), Config(8192, 8), Config(1024, 4), Config(4096, 8)]
 
 
 def heuristic(spec: BucketSpec) -> tuple[None, str]:
@@ -63,7 +63,7 @@ def heuristic(spec: BucketSpec) -> tuple[None, str]:
 @triton.jit(do_not_specialize=["tensors"])
 def move(
     flat, residual, scale, rows, tensors,
-    DTYPE: tl.constexpr, PACK: tl.constexpr, FEEDBACK: tl.constexpr, BLOCK: tl.constexpr,
+    DTYPE: tl.constexpr, PACK: tl.constexpr, FEEDBACK: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Pack or unpack one chunk. DTYPE is that of all tensors, or None where the rows say it of each."""
     chunk = tl.program_id(0)
@@ -78,40 +78,44 @@ def move(
     # A tensor's first chunk is shorter, so that all others begin at a line of the buffer and no two share one of it.
     step = index * BLOCK - begin % LINE
     first = tl.maximum(step, 0)
-    length = tl.minimum(step + BLOCK, numel) - first
+    length = (tl.minimum(step + BLOCK, numel) - first).to(tl.int32)
     if DTYPE is None:
         code = tl.load(row + 3)
         if code == 0:
-            move_run(flat, residual, scale, address, begin, first, length, tl.float32, PACK, FEEDBACK, BLOCK)
+            move_run(flat, residual, scale, address, begin, first, length, tl.float32, PACK, FEEDBACK, VECTOR, BLOCK)
         elif code == 1:
-            move_run(flat, residual, scale, address, begin, first, length, tl.bfloat16, PACK, FEEDBACK, BLOCK)
+            move_run(flat, residual, scale, address, begin, first, length, tl.bfloat16, PACK, FEEDBACK, VECTOR, BLOCK)
         else:
-            move_run(flat, residual, scale, address, begin, first, length, tl.float16, PACK, FEEDBACK, BLOCK)
+            move_run(flat, residual, scale, address, begin, first, length, tl.float16, PACK, FEEDBACK, VECTOR, BLOCK)
     else:
-        move_run(flat, residual, scale, address, begin, first, length, DTYPE, PACK, FEEDBACK, BLOCK)
+        move_run(flat, residual, scale, address, begin, first, length, DTYPE, PACK, FEEDBACK, VECTOR, BLOCK)
 
 
 @triton.jit
 def move_run(
     flat, residual, scale, address, begin, first, length,
-    DTYPE: tl.constexpr, PACK: tl.constexpr, FEEDBACK: tl.constexpr, BLOCK: tl.constexpr,
+    DTYPE: tl.constexpr, PACK: tl.constexpr, FEEDBACK: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """`length` elements from `first` on of the tensor at `address`, and their place in `flat` from `begin` + `first` on.
 
-    Where tensor and place both begin at 16 bytes, a thread moves 16 bytes at once: so do all tensors of a network whose
-    sizes are multiples of 8, up to their last. After one of another size its neighbours' places are odd, and no choice of
-    chunks aligns both sides: each thread then moves single elements, in whole lines all the same.
+    Where tensor and place both begin at 16 bytes, a thread moves VECTOR elements at once: so do all tensors of a network
+    whose sizes are multiples of VECTOR, up to their last. After one of another size its neighbours' places are odd, and no
+    choice of chunks aligns both sides: each thread then moves single elements, in whole lines all the same.
     """
-    if (address % 16) + (begin % 8) + (length % 8) == 0:
-        data = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), 16)
-        # What is a multiple of 8 already is made one that the compiler can see.
-        first, length = first // 8 * 8, length // 8 * 8
-        place = begin // 8 * 8 + first
+    if (address % 16) + (begin % VECTOR) + (length % VECTOR) == 0:
+        data = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), VECTOR * DTYPE.primitive_bitwidth // 8)
+        # What is a multiple of VECTOR already is made one that the compiler can see.
+        first, length = first // VECTOR * VECTOR, length // VECTOR * VECTOR
+        place = begin // VECTOR * VECTOR + first
         move_elements(data + first, flat + place, residual + place, length, scale, PACK, FEEDBACK, BLOCK)
     else:
         data = address.to(tl.pointer_type(DTYPE)) + first
         place = begin + first
-        move_elements(data, flat + place, residual + place, length, scale, PACK, FEEDBACK, BLOCK)
+        # In pieces, whose shape keeps the compiler from giving these threads VECTOR elements as well.
+        for at in range(0, length, BLOCK // 4):
+            move_elements(
+                data + at, flat + place + at, residual + place + at, length - at, scale, PACK, FEEDBACK, BLOCK // 4
+            )
 
 
 @triton.jit
@@ -136,29 +140,31 @@ def move_elements(data, flat, residual, length, scale, PACK: tl.constexpr, FEEDB
 @triton.jit(do_not_specialize=["numel", "ranks"])
 def reduce(
     out, scale, flats, numel, ranks,
-    DTYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
+    DTYPE: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK elements of scale * (flats[0] + flats[1] + ...), whose addresses stand in `flats`, added in this order.
-    ALIGNED: each of them begins at 16 bytes."""
+    """BLOCK elements of scale * (flats[0] + flats[1] + ...), whose addresses stand in `flats`, added in this order. Where
+    each of them begins at 16 bytes a thread moves VECTOR elements at once; else VECTOR is 1."""
     begin = tl.program_id(0).to(tl.int64) * BLOCK
-    length = tl.minimum(numel - begin, BLOCK)
-    if length == BLOCK:
-        reduce_elements(out, scale, flats, begin, BLOCK, ranks, DTYPE, ALIGNED, BLOCK)
+    length = tl.minimum(numel - begin, BLOCK).to(tl.int32)
+    if length % VECTOR == 0:
+        length = length // VECTOR * VECTOR
+        reduce_elements(out, scale, flats, begin, length, ranks, DTYPE, VECTOR, BLOCK)
     else:
-        reduce_elements(out, scale, flats, begin, length, ranks, DTYPE, ALIGNED, BLOCK)
+        for at in range(0, length, BLOCK // 4):
+            reduce_elements(out, scale, flats, begin + at, length - at, ranks, DTYPE, 1, BLOCK // 4)
 
 
 @triton.jit
 def reduce_elements(
-    out, scale, flats, begin, length, ranks, DTYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr
+    out, scale, flats, begin, length, ranks, DTYPE: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr
 ):
     i = tl.arange(0, BLOCK)
     inside = i < length
     total = tl.zeros([BLOCK], tl.float32)
     for rank in range(ranks):
         flat = tl.load(flats + rank).to(tl.pointer_type(DTYPE))
-        if ALIGNED:
-            flat = tl.multiple_of(flat, 16)
+        if VECTOR > 1:
+            flat = tl.multiple_of(flat, VECTOR * DTYPE.primitive_bitwidth // 8)
         total += tl.load(flat + begin + i, mask=inside).to(tl.float32)
     tl.store(out + begin + i, (total * scale).to(out.dtype.element_ty), mask=inside)
 
@@ -211,6 +217,7 @@ def _move(
         DTYPE=DTYPES.get(spec.dtype),
         PACK=spec.direction == "pack",
         FEEDBACK=residual is not None,
+        VECTOR=4 if residual is not None else _vector(spec.wire_dtype if spec.direction == "pack" else spec.dtype),
         BLOCK=config.block,
         num_warps=config.num_warps,
     )
@@ -227,7 +234,13 @@ def _reduce(config: Config, spec: BucketSpec, flats: Sequence[Tensor], out: Tens
         spec.numel,
         len(flats),
         DTYPE=DTYPES[spec.wire_dtype],
-        ALIGNED=all(address % 16 == 0 for address in where),
+        VECTOR=_vector(spec.dtype) if all(address % 16 == 0 for address in where) else 1,
         BLOCK=config.block,
         num_warps=config.num_warps,
     )
+
+
+def _vector(stored: str) -> int:
+    """Elements in 16 bytes of the widest dtype that is stored. Narrower ones are moved by fewer bytes at once: were each
+    moved by 16, elements would change threads between load and store, through shared memory."""
+    return 4 if stored in ("float32", MIXED) else 8

@@ -145,7 +145,7 @@ def test_reduce_reads_all_ranks_in_one_launch_and_says_whether_they_are_aligned(
     assert (only.kernel, only.grid) == ("reduce", (5,))
     assert only.table.tolist() == [flat.data_ptr() for flat in flats]
     assert only.arguments[3:] == (5000, ranks)
-    assert only.constants["ALIGNED"] == (odd == 0)
+    assert only.constants["VECTOR"] == (1 if odd else 4)
 
 
 def test_a_table_is_kept_while_the_tensors_stay_and_renewed_when_one_moves() -> None:
