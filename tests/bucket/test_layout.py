@@ -64,6 +64,13 @@ def test_overlaps_are_exactly_those_of_the_elements(given: tuple[list[Tensor], T
         assert pair in pairs if pairs else pair == (-1, -1)
 
 
+def test_an_overlap_behind_a_tensor_that_only_interleaves_is_found() -> None:
+    memory = torch.zeros(64)
+    tensors = [memory[::2], memory[1:2], memory[40:41]]
+    for found in (layout.layout(tensors), native.layout(tensors)):
+        assert found.overlap(layout.addresses(tensors)) == (0, 2)
+
+
 @settings(max_examples=300, deadline=None)
 @given(lists())
 def test_both_layouts_name_the_same_tensor_entangled_with_the_buffer(given: tuple[list[Tensor], Tensor]) -> None:

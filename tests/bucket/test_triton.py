@@ -57,6 +57,20 @@ class TestTriton(Float32Contract):
                 assert_same_bits(self.reduce(flats, out, 0.5), total * 0.5)
 
     @pytest.mark.skipif(not emulated(), reason="a program alone is run in the interpreter")
+    def test_a_program_begins_at_a_line_of_the_buffer_and_fills_whole_lines(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        block = self.config.block
+        tensors = [torch.randn(5), torch.randn(3 * block)]
+        flat = torch.full((5 + 3 * block,), float("nan"))
+
+        def pack() -> None:
+            triton.run(self.config, self.spec("pack", tensors, flat), tensors, flat, 1.0, None)
+
+        run_program(2, pack, monkeypatch)
+        assert flat.isfinite().nonzero().view(-1).tolist() == list(range(block, 2 * block))
+
+    @pytest.mark.skipif(not emulated(), reason="a program alone is run in the interpreter")
     def test_pack_and_reduce_beyond_2_to_the_31_elements(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """On memory of which nothing is touched but what the last programs read and write."""
         long, behind, flat = (torch.empty(n, dtype=torch.bfloat16) for n in (LONG, 40, LONG + 40))
