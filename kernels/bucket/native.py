@@ -16,12 +16,13 @@ from torch import Tensor
 
 from accelops import _native
 
+from .layout import Extents, addresses, extents
 from .spec import MIXED, WIRE_DTYPES, BucketSpec
 
 
 @lru_cache(maxsize=256)
-def _layout(extents: tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...]) -> _native.BucketLayout:
-    sizes, strides, dtypes = zip(*extents, strict=True) if extents else ((), (), ())
+def _layout(kinds: Extents) -> _native.BucketLayout:
+    sizes, strides, dtypes = zip(*kinds, strict=True) if kinds else ((), (), ())
     return _native.BucketLayout(sizes, strides, [_name(dtype) for dtype in dtypes])
 
 
@@ -32,11 +33,7 @@ def _name(dtype: torch.dtype) -> str:
 
 def layout(tensors: Sequence[Tensor]) -> _native.BucketLayout:
     """The layout of these tensors. Raises ValueError for a dtype without a native kernel."""
-    return _layout(tuple([(t.shape, t.stride(), t.dtype) for t in tensors]))
-
-
-def addresses(tensors: Sequence[Tensor]) -> list[int]:
-    return [t.data_ptr() for t in tensors]
+    return _layout(extents(tensors))
 
 
 def unsupported(spec: BucketSpec) -> list[str]:

@@ -96,12 +96,13 @@ def rounding_cases(dtype: torch.dtype) -> Tensor:
 class BucketContract:
     implementation: ClassVar[ModuleType]
     config: ClassVar[Any]
+    steps: ClassVar[int] = 30  # of error feedback
 
     def spec(self, direction: str, tensors: Sequence[Tensor], flat: Tensor, **fields: Any) -> BucketSpec:
         names = {str(t.dtype).removeprefix("torch.") for t in tensors}
         dtype = names.pop() if len(names) == 1 else MIXED
         wire = str(flat.dtype).removeprefix("torch.")
-        return BucketSpec(direction, flat.numel(), len(tensors), dtype, wire, **fields)
+        return BucketSpec(direction, flat.numel(), len(tensors), dtype, wire, device=flat.device.type, **fields)
 
     def pack(
         self, tensors: Sequence[Tensor], wire: torch.dtype, scale: float = 1.0, residual: Tensor | None = None
@@ -176,7 +177,7 @@ class BucketContract:
 
     @pytest.mark.parametrize("wire", DTYPES)
     def test_error_feedback_loses_nothing_over_many_steps(self, wire: torch.dtype) -> None:
-        steps, scale = 30, 0.25
+        steps, scale = self.steps, 0.25
         residual = torch.zeros(70_003 + 6 * 5)
         given, sent = (torch.zeros(residual.numel(), dtype=torch.float64) for _ in range(2))
         for _ in range(steps):
@@ -273,3 +274,17 @@ class BucketContract:
         parts = flat.split([t.numel() for t in tensors]) if tensors else ()
         for (case, dtype), tensor, part in zip(cases, back, parts, strict=True):
             assert_same_bits(case.in_order(tensor), part.to(dtype))
+
+
+class Float32Contract(BucketContract):
+    """What holds besides where sums are made in float32, in the order of the ranks."""
+
+    def test_rank_0_is_added_first(self) -> None:
+        flats = [torch.full((100,), x) for x in (1e8, 1.0, -1e8)]
+        assert self.reduce(flats, torch.empty(100)).eq(0).all()
+        assert self.reduce([flats[0], flats[2], flats[1]], torch.empty(100)).eq(1).all()
+
+    def test_wire_and_residual_add_up_exactly(self) -> None:
+        tensor, residual = torch.randn(70_001), torch.zeros(70_001)
+        flat = self.pack([tensor], torch.bfloat16, 0.5, residual)
+        assert torch.equal(flat.float() + residual, tensor * 0.5)

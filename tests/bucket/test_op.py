@@ -10,12 +10,16 @@ import torch
 
 from accelops.dispatch.select import use
 from accelops.distributed import Bucket, pack, reduce, unpack
+from accelops.targets.triton import emulated
 
 ops = torch.ops.accelops
 DEFAULT_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
-@pytest.fixture(autouse=True, params=["cpu", "aten"])
+ON_THE_CPU = pytest.mark.skipif(not emulated(), reason="these tensors are on the CPU, and Triton's kernels on the GPU")
+
+
+@pytest.fixture(autouse=True, params=["cpu", "aten", pytest.param("triton", marks=ON_THE_CPU)])
 def target(request: pytest.FixtureRequest) -> Iterator[str]:
     with use(request.param):
         yield request.param

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from accelops.kernels.bucket.layout import addresses
 from accelops.kernels.bucket.spec import MIXED, WIRE_DTYPES, BucketSpec
 from accelops.targets import unavailable
 
@@ -134,17 +135,18 @@ def _refuse_grad(op: str, name: str, tensor: Tensor) -> None:
 
 
 def _refuse_shared_memory(op: str, tensors: Sequence[Tensor], flat: Tensor, written: bool) -> None:
-    if unavailable("cpu") is not None:
-        return  # torch's own kernels look at each tensor by itself
-    from accelops.kernels.bucket import native
+    if unavailable("cpu") is None:
+        from accelops.kernels.bucket.native import layout
+    else:  # as on a machine with a GPU and without a C++ compiler
+        from accelops.kernels.bucket.layout import layout
 
-    layout, addresses = native.layout(tensors), native.addresses(tensors)
-    i = layout.entangled(addresses, flat.data_ptr(), flat.nbytes, _WIRES[flat.dtype])
+    found, where = layout(tensors), addresses(tensors)
+    i = found.entangled(where, flat.data_ptr(), flat.nbytes, _WIRES[flat.dtype])
     if i >= 0:
         raise RuntimeError(f"{op}: tensors[{i}] overlaps flat other than at its own place there; clone() it")
     if not written:
         return
-    i, j = layout.overlap(addresses)
+    i, j = found.overlap(where)
     if i >= 0:
         which = f"of tensors[{i}]" if i == j else f"of tensors[{i}] and tensors[{j}]"
         raise RuntimeError(
