@@ -19,7 +19,7 @@ import random
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
@@ -56,8 +56,10 @@ from accelops.bench.rows import Setting  # noqa: E402
 from accelops.bench.run import evidence  # noqa: E402
 from accelops.bench.run import run as run_suite  # noqa: E402
 from accelops.dispatch import tune, tuned  # noqa: E402
-from accelops.kernels.conv.operands import operands  # noqa: E402
+from accelops.kernels.adam.spec import AdamSpec  # noqa: E402
+from accelops.kernels.bucket.spec import BucketSpec  # noqa: E402
 from accelops.kernels.conv.spec import ACTIVATIONS, ConvSpec  # noqa: E402
+from accelops.kernels.spec import Spec  # noqa: E402
 from accelops.targets import unavailable  # noqa: E402
 
 SUITES = ("mobilenet_v3", "convnext", "conformer", "resnext50", "resnet50")
@@ -66,6 +68,15 @@ SECONDS = 0.1  # a row of a suite, and a problem in tuning
 SLOWEST = 1.0  # what either may take, graphs and all, for the decision whether there is time for a suite
 CHECKED_BATCH = 2
 CHECKED_OF_A_KIND = 2
+N = 10**6 + 7
+LISTS = (
+    AdamSpec(N, 13),
+    AdamSpec(N, 13, "bfloat16", "bfloat16", amsgrad=True),
+    AdamSpec(N, 13, "bfloat16", master=True, ema=True),
+    BucketSpec("pack", N, 13, "mixed", "bfloat16", error_feedback=True),
+    BucketSpec("unpack", N, 13, wire_dtype="float16"),
+    BucketSpec("reduce", N, wire_dtype="bfloat16", ranks=4),
+)
 
 
 class Report:
@@ -106,30 +117,19 @@ def environment(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def correctness(report: Report, arguments: argparse.Namespace) -> None:
-    """Every Config on a drawn sample of the suites' layers, against fp64."""
-    from accelops.kernels.conv import triton
-
+    """Every Config on a drawn sample of the suites' layers and on lists of tensors, against fp64."""
     specs = checked_specs(arguments, arguments.device)
     compile_ahead(report, specs)
     found = report.content["correctness"] = {"configs": 0, "worst_share_of_allowed": 0.0, "wrong": []}
     for spec in specs:
         if not report.time_for(f"correctness of {spec.to_json()}", 2):
             continue
-        given = operands(spec, arguments.seed)
-        exact, of_torch = judge.in_double(spec, given), judge.by_torch(spec, given)
-        rounding = judge.rounding_of_terms(spec, given)
-        for config in triton.configs(spec):
-            what = {"spec": spec.to_json(), "config": tuned.describe(config)}
-            try:
-                share = judge.share_of_allowed(judge.results(triton, config, spec, given), of_torch, exact, rounding)
-            except Exception as error:  # whatever it was, it is this Config's verdict
-                found["wrong"].append({**what, "error": f"{type(error).__name__}: {error}"})
-                continue
+        for config, verdict in judge.every_config(spec, "triton", arguments.seed):
             found["configs"] += 1
-            if share <= 1:
-                found["worst_share_of_allowed"] = max(found["worst_share_of_allowed"], share)
+            if isinstance(verdict, float) and verdict <= 1:
+                found["worst_share_of_allowed"] = max(found["worst_share_of_allowed"], verdict)
             else:
-                found["wrong"].append({**what, "share_of_allowed": share})
+                found["wrong"].append({"spec": spec.to_json(), "config": tuned.describe(config), "why": verdict})
         report.write()
     print(f"correctness: {found['configs']} configs ran, {len(found['wrong'])} wrong")
 
@@ -206,9 +206,9 @@ def bench(report: Report, name: str, setting: Setting, seconds: float) -> None:
 # ---- what is checked and compiled -----------------------------------------------------------------------------------
 
 
-def checked_specs(arguments: argparse.Namespace, device: str) -> list[ConvSpec]:
-    """Of every suite's layers CHECKED_OF_A_KIND for each family, direction, dtype and memory format, with one activation or
-    another, drawn by the seed."""
+def checked_specs(arguments: argparse.Namespace, device: str) -> list[Spec]:
+    """LISTS; and of every suite's layers CHECKED_OF_A_KIND for each family, direction, dtype and memory format, with one
+    activation or another, drawn by the seed."""
     from accelops.kernels.conv import triton
 
     draw = random.Random(arguments.seed)
@@ -220,7 +220,8 @@ def checked_specs(arguments: argparse.Namespace, device: str) -> list[ConvSpec]:
                 if family is not None:
                     kinds[family, spec.direction, dtype, spec.memory_format].append(spec)
     drawn = [s for specs in kinds.values() for s in draw.sample(specs, min(len(specs), CHECKED_OF_A_KIND))]
-    return [replace(spec, activation=draw.choice(ACTIVATIONS)) for spec in drawn]
+    layers = [replace(spec, activation=draw.choice(ACTIVATIONS)) for spec in drawn]
+    return [*(replace(spec, device=device) for spec in LISTS), *layers]
 
 
 def suite_specs(name: str, dtype: str, device: str, batch: int | None = None) -> Iterator[ConvSpec]:
@@ -229,7 +230,7 @@ def suite_specs(name: str, dtype: str, device: str, batch: int | None = None) ->
             yield replace(spec, dtype=dtype, device=device)
 
 
-def compile_ahead(report: Report, specs: Iterable[ConvSpec]) -> None:
+def compile_ahead(report: Report, specs: Sequence[Spec]) -> None:
     """Compile what `specs` will launch on this GPU, on all cores, into Triton's cache."""
     from accelops.bench.triton_aot import compile_on_all_cores, summary
     from accelops.targets.triton import ARCHITECTURES, architecture, emulated

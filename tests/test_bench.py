@@ -7,6 +7,7 @@ import io
 import json
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from importlib import import_module
 from math import inf, prod
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -18,6 +19,8 @@ from rich.console import Console
 from accelops import TargetUnavailable, timing
 from accelops.bench import adam, bucket, conv, judge, overhead, report, roofline, rows, run, suites
 from accelops.dispatch.conv import accepted
+from accelops.kernels.adam.spec import AdamSpec
+from accelops.kernels.bucket.spec import BucketSpec
 
 CEILINGS = roofline.Ceilings(copy=1e9, peak={"float32": 1e11, "bfloat16": 2e11})
 
@@ -365,3 +368,25 @@ def test_an_error_where_none_is_allowed_and_a_lost_value_are_wrong():
     zero, one = torch.zeros(1), torch.ones(1)
     assert judge.share_of_allowed([one], [zero], [zero.double()], 0.0) == inf
     assert judge.share_of_allowed([one * inf], [one], [one.double()], 0.0) == inf
+
+
+@pytest.mark.parametrize("op", ["conv", "adam", "bucket"])
+def test_every_config_of_the_cpu_target_is_judged_right_and_a_broken_one_wrong(op, monkeypatch):
+    spec = {
+        "conv": next(c.spec for c in suites.conv_cases("mobilenet_v3", 1) if "depthwise" in c.name),
+        "adam": AdamSpec(1003, 3, "bfloat16", master=True, ema=True),
+        "bucket": BucketSpec("pack", 1003, 3, wire_dtype="bfloat16", error_feedback=True),
+    }[op]
+    module = import_module(f"accelops.kernels.{op}.cpu")
+    verdicts = list(judge.every_config(spec, "cpu", seed=1))
+    assert [config for config, _ in verdicts] == module.configs(spec)
+    assert all(share <= 1 for _, share in verdicts)
+
+    def none(*arguments):
+        raise RuntimeError("no run")
+
+    monkeypatch.setattr(module, "run", none)
+    assert {why for _, why in judge.every_config(spec, "cpu", seed=1)} == {"RuntimeError: no run"}
+    if op != "conv":
+        monkeypatch.setattr(module, "run", lambda *arguments: None)  # leaves all as it was
+        assert all(share > 1 for _, share in judge.every_config(spec, "cpu", seed=1))

@@ -1,4 +1,4 @@
-"""Is a convolution right? The error against fp64, and how much of it torch's own kernel of the same dtype would be allowed.
+"""Is a kernel right? Its error against fp64, as a share of what torch's own kernel of the same dtype makes it allowed.
 
 Allowed is twice torch's error; or, where torch happens to be closer than it can promise, four units in the last place of the
 result's scale, or what rounding makes of a sum of so many terms. It needs torch alone, so that a bare GPU machine can judge.
@@ -7,7 +7,8 @@ result's scale, or what rounding makes of a sum of so many terms. It needs torch
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from math import inf, prod, sqrt
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from accelops.kernels.conv import aten
 from accelops.kernels.conv.spec import ConvSpec
+from accelops.kernels.spec import Spec
 
 FACTOR = 2
 ULPS = 4
@@ -64,6 +66,33 @@ def _terms(spec: ConvSpec) -> int:
     return channels // spec.groups * prod(spec.kernel)
 
 
+def left_in_place(implementation: ModuleType, config: Any, spec: Spec, operands: tuple[Any, ...]) -> list[Tensor]:
+    """What a run of an op that works in place, adam or bucket, makes of copies of its operands' tensors."""
+    copies = _each_tensor(operands, Tensor.clone)
+    implementation.run(config, spec, *copies)
+    found: list[Tensor] = []
+    _each_tensor(copies, lambda tensor: found.append(tensor) or tensor)
+    return found
+
+
+def left_in_place_in_double(implementation: ModuleType, spec: Spec, operands: tuple[Any, ...]) -> list[Tensor]:
+    """The same by torch's own kernels, the spec's dtypes and all tensors in fp64."""
+    dtypes = {f.name: "float64" for f in dataclasses.fields(spec) if f.name.endswith("dtype")}
+    wide = dataclasses.replace(spec, **dtypes)
+    return left_in_place(implementation, implementation.configs(wide)[0], wide, _each_tensor(operands, Tensor.double))
+
+
+def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_each_tensor(part, change) for part in value)
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: _each_tensor(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
 def share_of_allowed(
     actual: Sequence[Tensor], of_torch: Sequence[Tensor], exact: Sequence[Tensor], rounding: float
 ) -> float:
@@ -79,3 +108,22 @@ def _share(actual: Tensor, of_torch: Tensor, exact: Tensor, rounding: float) -> 
     if error <= allowed:
         return error / allowed if allowed else 0.0
     return error / allowed if allowed and error == error else inf
+
+
+def every_config(spec: Spec, target: str, seed: int) -> Iterator[tuple[Any, float | str]]:
+    """Each Config that `target` has for `spec`, with the share of the allowed error that it makes of random operands, or
+    with what it raised."""
+    module, aten = (import_module(f"accelops.kernels.{spec.op}.{name}") for name in (target, "aten"))
+    given = import_module(f"accelops.kernels.{spec.op}.operands").operands(spec, seed)
+    rounding = 0.0
+    if isinstance(spec, ConvSpec):
+        run, rounding = results, rounding_of_terms(spec, given)
+        exact = in_double(spec, given)
+    else:
+        run, exact = left_in_place, left_in_place_in_double(aten, spec, given)
+    of_torch = run(aten, aten.configs(spec)[0], spec, given)
+    for config in module.configs(spec):
+        try:
+            yield config, share_of_allowed(run(module, config, spec, given), of_torch, exact, rounding)
+        except Exception as error:  # whatever it was, it is this Config's verdict
+            yield config, f"{type(error).__name__}: {error}"
