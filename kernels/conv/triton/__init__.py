@@ -12,9 +12,9 @@ from typing import Any
 from accelops.targets import triton as gpu
 
 from ..spec import ConvSpec
-from . import depthwise
+from . import dense, depthwise
 
-FAMILIES: dict[str, ModuleType] = {"depthwise": depthwise}
+FAMILIES: dict[str, ModuleType] = {"depthwise": depthwise, "dense": dense}
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -1,0 +1,181 @@
+"""Runs the kernels of gemm_kernels.py on a Problem: what the families that are matrix products have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accelops.targets import triton as gpu
+
+from ..spec import ConvSpec
+from ..tensors import empty
+from .gemm_kernels import convolve, correlate
+from .problem import Problem, walk
+from .tiles import sum_splits
+
+# Offsets into the weight, and the numbers of pixels, are 32 bits wide.
+MOST = (1 << 31) - (1 << 24)
+
+# A program of wgrad sums at least so many tiles of pixels before another split is worth its partial sums.
+LEAST_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`block_m` by `block_n` results of a matrix product, summed in steps of `block_k`: gemm_kernels says what of. With
+    `line` a tile's pixels are of one line of an image, so that their neighbourhood in memory is known; else of all."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    line: bool = False
+    num_warps: int = 4
+    num_stages: int = 3
+
+
+def unsupported(spec: ConvSpec, p: Problem) -> list[str]:
+    reasons = []
+    if max(prod(spec.weight), p.n * prod(p.image), p.n * prod(p.result)) >= MOST:
+        reasons.append("2^31 weights, or pixels, or more")
+    if spec.transposed and spec.direction == "wgrad" and spec.bias:
+        reasons.append("the bias gradient of a transposed convolution")
+    return reasons
+
+
+def precision(spec: ConvSpec) -> str:
+    """What fp32 operands are multiplied in, as torch would: on NVIDIA torch.backends.cudnn.conv.fp32_precision says so,
+    elsewhere it is IEEE's. Other operands are exact in either."""
+    tf32 = gpu.architecture().name.startswith("sm_") and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return "tf32" if tf32 and spec.dtype == "float32" else "ieee"
+
+
+def run(
+    tile: Tile,
+    spec: ConvSpec,
+    p: Problem,
+    first: Tensor,
+    second: Tensor,
+    third: Tensor | None = None,
+    save: bool = False,
+) -> Any:
+    """See kernels/conv/native.py: run. `p` is the Problem of `spec`, or one that is the same in memory."""
+    if spec.direction == "fprop":
+        output = empty(spec, spec.output)
+        saved = empty(spec, spec.output) if save else None
+        _convolve(tile, spec, p, first, second, output, bias=third, before=saved)
+        return output, saved
+    if spec.direction == "dgrad":
+        grad_input = empty(spec, spec.input)
+        _convolve(tile, spec, p, first, second, grad_input, saved=third)
+        return grad_input
+    image, result = (first, second) if spec.transposed else (second, first)
+    return _correlate(tile, spec, p, image, result, third)
+
+
+def _convolve(
+    tile: Tile,
+    spec: ConvSpec,
+    p: Problem,
+    source: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    bias: Tensor | None = None,
+    saved: Tensor | None = None,
+    before: Tensor | None = None,
+) -> None:
+    if not out.numel():
+        return
+    c, k, taps = p.c // p.groups, p.k // p.groups, prod(p.taps)
+    of_c, of_k = 1 if p.channels_last else taps, c * taps
+    gather = p.kind == "gather"
+    source_sizes, sizes = (p.image, p.result) if gather else (p.result, p.image)
+    channels = (c, k, of_c, of_k) if gather else (k, c, of_k, of_c)
+    walks = dict(zip("DHW", (walk(p, i) for i in range(3)), strict=True))
+    each = [-(-size // w.phases) for size, w in zip(sizes, walks.values(), strict=True)]
+    blocks_m, blocks_n = _blocks_of_pixels(tile.line, tile.block_m, p.n, each), -(-channels[1] // tile.block_n)
+    names = ("taps", "phases", "source", "step", "reach", "offset", "dilation")
+    gpu.launch(
+        convolve,
+        (blocks_m * blocks_n * prod(w.phases for w in walks.values()) * p.groups,),
+        source, weight, bias, saved, out, before, p.n, *source_sizes, *sizes, *each, blocks_m, blocks_n,
+        **{f"{name.upper()}_{axis}": getattr(w, name) for axis, w in walks.items() for name in names},
+        GROUPS=p.groups,
+        **dict(zip(("SOURCE_C", "OUT_C", "WEIGHT_SOURCE", "WEIGHT_OUT"), channels, strict=True)),
+        WEIGHT_TAP=c if p.channels_last else 1,
+        CHANNELS_LAST=p.channels_last,
+        WIDE=p.wide,
+        LINE=tile.line,
+        PRECISION=precision(spec),
+        BIAS=bias is not None,
+        ACTIVATION=spec.activation,
+        SLOPE=saved is not None,
+        SAVE=before is not None,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )  # fmt: skip
+
+
+def _blocks_of_pixels(line: bool, block: int, n: int, sizes: Any) -> int:
+    lines = n * sizes[0] * sizes[1]
+    return lines * -(-sizes[2] // block) if line else -(-lines * sizes[2] // block)
+
+
+def _correlate(
+    tile: Tile, spec: ConvSpec, p: Problem, image: Tensor, result: Tensor, saved: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    grad_weight = empty(spec, spec.weight)
+    grad_bias = image.new_empty(spec.out_channels) if spec.bias else None
+    if not image.numel() or not result.numel():
+        return grad_weight.zero_(), None if grad_bias is None else grad_bias.zero_()
+    c, k = p.c // p.groups, p.k // p.groups
+    blocks_m, blocks_n = -(-k // tile.block_m), -(-c // tile.block_n)
+    tiles = blocks_m * blocks_n * p.groups * prod(p.taps)
+    blocks_k = _blocks_of_pixels(tile.line, tile.block_k, p.n, p.result)
+    splits = max(1, min(blocks_k // LEAST_BLOCKS, 2 * gpu.architecture().multiprocessors // tiles))
+    each = -(-blocks_k // splits)
+    splits = -(-blocks_k // each)
+    partial, bias_partial = (_partial(splits, out) for out in (grad_weight, grad_bias))
+    names = ("taps", "stride", "padding", "dilation")
+    gpu.launch(
+        correlate,
+        (tiles * splits,),
+        image, result, saved, partial, bias_partial, p.n, *p.image, *p.result, blocks_m, blocks_n, blocks_k, each,
+        **{f"{name.upper()}_{axis}": getattr(p, name)[i] for i, axis in enumerate("DHW") for name in names},
+        GROUPS=p.groups,
+        C=c,
+        K=k,
+        WEIGHT_C=1 if p.channels_last else prod(p.taps),
+        WEIGHT_TAP=c if p.channels_last else 1,
+        CHANNELS_LAST=p.channels_last,
+        WIDE=p.wide,
+        LINE=tile.line,
+        PRECISION=precision(spec),
+        BIAS=spec.bias,
+        ACTIVATION=spec.activation,
+        SLOPE_ON_IMAGE=p.transposed,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )  # fmt: skip
+    for sums, out in ((partial, grad_weight), (bias_partial, grad_bias)):
+        if sums is not None and sums is not out:
+            gpu.launch(
+                sum_splits, (-(-sums.shape[1] // 256),), sums, out, sums.shape[1], splits, BLOCK=256, num_warps=4
+            )
+    return grad_weight, grad_bias
+
+
+def _partial(splits: int, out: Tensor | None) -> Tensor | None:
+    """Where the splits' sums for `out` go: one split's are the result."""
+    if out is None or splits == 1:
+        return out
+    return torch.empty(splits, out.numel(), dtype=torch.float32, device=out.device)
