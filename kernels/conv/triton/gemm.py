@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from accelops.targets import triton as gpu
 
+from ...spec import ITEMSIZE
 from ..spec import ConvSpec
 from ..tensors import empty
 from .gemm_kernels import convolve, correlate
@@ -44,6 +47,42 @@ def unsupported(spec: ConvSpec, p: Problem) -> list[str]:
     if spec.transposed and spec.direction == "wgrad" and spec.bias:
         reasons.append("the bias gradient of a transposed convolution")
     return reasons
+
+
+def fitted(tiles: Iterable[Tile], spec: ConvSpec, p: Problem) -> list[Any]:
+    """`tiles` no larger than the product of `p` and with what a multiprocessor's memory holds of their stages; then the
+    same along lines, where few tiles pass a line's end. First the largest that leaves no multiprocessor without work."""
+    chip = gpu.architecture()
+    amd = chip.warp == 64
+    rows, columns, summed = _sizes(p)
+    found: dict[Tile, bool] = {}
+    for tile in tiles:
+        shape = zip((tile.block_m, tile.block_n, tile.block_k), (rows, columns, summed), strict=True)
+        m, n, k = (min(block, max(16, triton.next_power_of_2(size))) for block, size in shape)
+        operands = m + n + (max(m, n) if spec.activation != "none" and not p.forward else 0)
+        stage = operands * k * ITEMSIZE[spec.dtype]
+        stages = max(1, min(2 if amd else tile.num_stages, chip.shared_memory // stage))
+        warps = max(1, min(tile.num_warps, m * n // 1024))
+        fit = replace(tile, block_m=m, block_n=n, block_k=k, num_warps=warps, num_stages=stages)
+        programs = -(-rows // m) * -(-columns // n) * p.groups
+        found[fit] = p.kind == "wgrad" or programs >= chip.multiprocessors
+    found_first = sorted(found, key=lambda tile: not found[tile])
+    width = -(-(p.result if p.kind != "scatter" else p.image)[2] // (p.stride[2] if p.kind == "scatter" else 1))
+    lines = [t for t in found_first if _along(width, t.block_k if p.kind == "wgrad" else t.block_m)]
+    return found_first + [replace(tile, line=True) for tile in lines[:3]]
+
+
+def _sizes(p: Problem) -> tuple[int, int, int]:
+    """Rows, columns and summed terms (of one tap) of a group's matrix product."""
+    c, k = p.c // p.groups, p.k // p.groups
+    if p.kind == "wgrad":
+        return k, c, p.n * prod(p.result)
+    return (p.n * prod(p.result), k, c) if p.kind == "gather" else (p.n * prod(p.image), c, k)
+
+
+def _along(width: int, block: int) -> bool:
+    """Whether tiles along a line waste less than a quarter of themselves."""
+    return 4 * width >= 3 * -(-width // block) * block
 
 
 def precision(spec: ConvSpec) -> str:

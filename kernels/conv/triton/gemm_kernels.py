@@ -56,34 +56,39 @@ def pixels(block, SIZE_D, SIZE_H, SIZE_W, BLOCK: tl.constexpr, LINE: tl.constexp
 def of_pixels(image, d, h, w, SIZE_D, SIZE_H, SIZE_W, C: tl.constexpr, CHANNELS_LAST: tl.constexpr):
     """Offsets of pixels in a tensor of C channels."""
     if CHANNELS_LAST:
-        return (((image * SIZE_D + d) * SIZE_H + h) * SIZE_W + w) * C
-    return image * C * (SIZE_D * SIZE_H * SIZE_W) + (d * SIZE_H + h) * SIZE_W + w
+        at = (((image * SIZE_D + d) * SIZE_H + h) * SIZE_W + w) * C
+    else:
+        at = image * C * (SIZE_D * SIZE_H * SIZE_W) + (d * SIZE_H + h) * SIZE_W + w
+    return at
 
 
 @triton.jit
 def of_channels(c, SIZE_D, SIZE_H, SIZE_W, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr):
     """Offsets of channels."""
-    if CHANNELS_LAST:
-        return c
-    if WIDE:
-        c = tl.cast(c, tl.int64)
-    return c * (SIZE_D * SIZE_H * SIZE_W)
+    if not CHANNELS_LAST:
+        if WIDE:
+            c = tl.cast(c, tl.int64)
+        c = c * (SIZE_D * SIZE_H * SIZE_W)
+    return c
 
 
 @triton.jit
 def taps_of(first, TAPS: tl.constexpr, PHASES: tl.constexpr, STEP: tl.constexpr):
     """How many taps a phase has: first, first + STEP, ... below TAPS."""
-    if PHASES == 1:
-        return TAPS
-    return (TAPS - first + STEP - 1) // STEP
+    count = TAPS
+    if PHASES > 1:
+        count = (TAPS - first + STEP - 1) // STEP
+    return count
 
 
 @triton.jit
 def spread(m, n, CHANNELS_LAST: tl.constexpr):
     """m and n as a tile's axes: n along its last in channels_last, m in contiguous."""
     if CHANNELS_LAST:
-        return m[:, None], n[None, :]
-    return m[None, :], n[:, None]
+        m, n = m[:, None], n[None, :]
+    else:
+        m, n = m[None, :], n[:, None]
+    return m, n
 
 
 @triton.jit
@@ -121,9 +126,10 @@ def convolve(
     n = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     of_k = of_channels(group * SOURCE_C + k, SOURCE_SIZE_D, SOURCE_SIZE_H, SOURCE_SIZE_W, CHANNELS_LAST, WIDE)
-    next_k = of_channels(BLOCK_K, SOURCE_SIZE_D, SOURCE_SIZE_H, SOURCE_SIZE_W, CHANNELS_LAST, WIDE)
-    k_there, n_there = spread(k * WEIGHT_SOURCE, n * WEIGHT_OUT, CHANNELS_LAST)
-    filters = weight + group * (SOURCE_C * OUT_C * TAPS_D * TAPS_H * TAPS_W) + k_there + n_there
+    of_start = of_channels(1, SOURCE_SIZE_D, SOURCE_SIZE_H, SOURCE_SIZE_W, CHANNELS_LAST, WIDE)
+    weight_k, weight_n = spread(k * WEIGHT_SOURCE, n * WEIGHT_OUT, CHANNELS_LAST)
+    weight_at = weight_k + weight_n
+    weight += group * (SOURCE_C * OUT_C * TAPS_D * TAPS_H * TAPS_W)
 
     sums = tl.zeros((BLOCK_M, BLOCK_N) if CHANNELS_LAST else (BLOCK_N, BLOCK_M), tl.float32)
     for j_d in range(taps_of(first_d, TAPS_D, PHASES_D, STEP_D)):
@@ -134,42 +140,40 @@ def convolve(
                 w_j = w_0 + j_w * REACH_W
                 in_line = (image < N) & (d_j >= 0) & (d_j < SOURCE_SIZE_D) & (h_j >= 0) & (h_j < SOURCE_SIZE_H)
                 inside = (w_j >= 0) & (w_j < tl.where(in_line, SOURCE_SIZE_W, 0))
-                at = of_pixels(
+                of_m = of_pixels(
                     image, d_j, h_j, w_j, SOURCE_SIZE_D, SOURCE_SIZE_H, SOURCE_SIZE_W, GROUPS * SOURCE_C, CHANNELS_LAST
                 )
-                at, along_k = spread(at, of_k, CHANNELS_LAST)
-                at += along_k
+                source_m, source_k = spread(of_m, of_k, CHANNELS_LAST)
+                source_at = source_m + source_k
                 tap = ((first_d + j_d * STEP_D) * TAPS_H + first_h + j_h * STEP_H) * TAPS_W + first_w + j_w * STEP_W
                 for start in range(0, SOURCE_C, BLOCK_K):
                     m_there, k_there = spread(inside, k < SOURCE_C - start, CHANNELS_LAST)
-                    left = tl.load(source + at, mask=m_there & k_there, other=0.0)
+                    left = tl.load(source + start * of_start + source_at, mask=m_there & k_there, other=0.0)
                     if SLOPE:
-                        slope = tl.load(saved + at, mask=m_there & k_there, other=0.0).to(tl.float32)
-                        left = through(left.to(tl.float32), slope, ACTIVATION).to(source.dtype.element_ty)
+                        value = tl.load(saved + start * of_start + source_at, mask=m_there & k_there, other=0.0)
+                        left = through(left.to(tl.float32), value.to(tl.float32), ACTIVATION).to(left.dtype)
                     k_there, n_there = spread(k < SOURCE_C - start, n < OUT_C, CHANNELS_LAST)
                     right = tl.load(
-                        filters + tap * WEIGHT_TAP + start * WEIGHT_SOURCE, mask=k_there & n_there, other=0.0
+                        weight + tap * WEIGHT_TAP + start * WEIGHT_SOURCE + weight_at, mask=k_there & n_there, other=0.0
                     )
                     if CHANNELS_LAST:
                         sums = product(left, right, sums, PRECISION)
                     else:
                         sums = product(right, left, sums, PRECISION)
-                    at += next_k
 
     d, h, w = phase_d + PHASES_D * d, phase_h + PHASES_H * h, phase_w + PHASES_W * w
     there = w < tl.where((image < N) & (d < SIZE_D) & (h < SIZE_H), SIZE_W, 0)
     m_there, n_there = spread(there, n < OUT_C, CHANNELS_LAST)
-    n += group * OUT_C
-    at, along_n = spread(
-        of_pixels(image, d, h, w, SIZE_D, SIZE_H, SIZE_W, GROUPS * OUT_C, CHANNELS_LAST),
-        of_channels(n, SIZE_D, SIZE_H, SIZE_W, CHANNELS_LAST, WIDE),
-        CHANNELS_LAST,
-    )
-    at += along_n
     inside = m_there & n_there
+    n += group * OUT_C
+    of_m = of_pixels(image, d, h, w, SIZE_D, SIZE_H, SIZE_W, GROUPS * OUT_C, CHANNELS_LAST)
+    of_n = of_channels(n, SIZE_D, SIZE_H, SIZE_W, CHANNELS_LAST, WIDE)
+    out_m, out_n = spread(of_m, of_n, CHANNELS_LAST)
+    at = out_m + out_n
     if BIAS:
         added = tl.load(bias + n, mask=n < (group + 1) * OUT_C, other=0.0).to(tl.float32)
-        sums += spread(there, added, CHANNELS_LAST)[1]
+        _, added = spread(w, added, CHANNELS_LAST)
+        sums += added
     if SAVE:
         tl.store(before + at, sums.to(before.dtype.element_ty), mask=inside)
     if not SLOPE:
@@ -214,13 +218,12 @@ def correlate(
         i, d, h, w = pixels(block, RESULT_D, RESULT_H, RESULT_W, BLOCK_K, LINE, WIDE)
         there = w < tl.where(i < N, RESULT_W, 0)
         k_there, m_there = spread(there, m < K, CHANNELS_LAST)
-        at, along_m = spread(
-            of_pixels(i, d, h, w, RESULT_D, RESULT_H, RESULT_W, GROUPS * K, CHANNELS_LAST), of_m, CHANNELS_LAST
-        )
-        left = tl.load(result + at + along_m, mask=k_there & m_there, other=0.0)
+        of_k = of_pixels(i, d, h, w, RESULT_D, RESULT_H, RESULT_W, GROUPS * K, CHANNELS_LAST)
+        left_k, left_m = spread(of_k, of_m, CHANNELS_LAST)
+        left = tl.load(result + left_k + left_m, mask=k_there & m_there, other=0.0)
         if ACTIVATION != "none" and not SLOPE_ON_IMAGE:
-            slope = tl.load(saved + at + along_m, mask=k_there & m_there, other=0.0).to(tl.float32)
-            left = through(left.to(tl.float32), slope, ACTIVATION).to(result.dtype.element_ty)
+            value = tl.load(saved + left_k + left_m, mask=k_there & m_there, other=0.0)
+            left = through(left.to(tl.float32), value.to(tl.float32), ACTIVATION).to(left.dtype)
         if BIAS:
             if tap + block_n == 0:
                 of_bias += tl.sum(left.to(tl.float32), 0 if CHANNELS_LAST else 1)
@@ -231,13 +234,12 @@ def correlate(
         in_line = (i < N) & (d >= 0) & (d < IMAGE_D) & (h >= 0) & (h < IMAGE_H)
         inside = there & (w >= 0) & (w < tl.where(in_line, IMAGE_W, 0))
         k_there, n_there = spread(inside, n < C, CHANNELS_LAST)
-        at, along_n = spread(
-            of_pixels(i, d, h, w, IMAGE_D, IMAGE_H, IMAGE_W, GROUPS * C, CHANNELS_LAST), of_n, CHANNELS_LAST
-        )
-        right = tl.load(image + at + along_n, mask=k_there & n_there, other=0.0)
+        of_k = of_pixels(i, d, h, w, IMAGE_D, IMAGE_H, IMAGE_W, GROUPS * C, CHANNELS_LAST)
+        right_k, right_n = spread(of_k, of_n, CHANNELS_LAST)
+        right = tl.load(image + right_k + right_n, mask=k_there & n_there, other=0.0)
         if ACTIVATION != "none" and SLOPE_ON_IMAGE:
-            slope = tl.load(saved + at + along_n, mask=k_there & n_there, other=0.0).to(tl.float32)
-            right = through(right.to(tl.float32), slope, ACTIVATION).to(image.dtype.element_ty)
+            value = tl.load(saved + right_k + right_n, mask=k_there & n_there, other=0.0)
+            right = through(right.to(tl.float32), value.to(tl.float32), ACTIVATION).to(right.dtype)
         if CHANNELS_LAST:
             sums = product(tl.trans(left), right, sums, PRECISION)
         else:
@@ -248,5 +250,5 @@ def correlate(
     tl.store(partial + at, sums.to(partial.dtype.element_ty), mask=(m < K)[:, None] & (n < C)[None, :])
     if BIAS:
         if tap + block_n == 0:
-            at = bias_partial + (split * GROUPS + group) * K + m
-            tl.store(at, of_bias.to(bias_partial.dtype.element_ty), mask=m < K)
+            bias_at = bias_partial + (split * GROUPS + group) * K + m
+            tl.store(bias_at, of_bias.to(bias_partial.dtype.element_ty), mask=m < K)
