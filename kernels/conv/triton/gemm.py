@@ -16,9 +16,10 @@ from accelops.targets import triton as gpu
 from ...spec import ITEMSIZE
 from ..spec import ConvSpec
 from ..tensors import empty
+from .bias import bias_gradient
 from .gemm_kernels import convolve, correlate
 from .problem import Problem, walk
-from .tiles import sum_splits
+from .tiles import add_splits
 
 # Offsets into the weight, and the numbers of pixels, are 32 bits wide.
 MOST = (1 << 31) - (1 << 24)
@@ -44,8 +45,6 @@ def unsupported(spec: ConvSpec, p: Problem) -> list[str]:
     reasons = []
     if max(prod(spec.weight), p.n * prod(p.image), p.n * prod(p.result)) >= MOST:
         reasons.append("2^31 weights, or pixels, or more")
-    if spec.transposed and spec.direction == "wgrad" and spec.bias:
-        reasons.append("the bias gradient of a transposed convolution")
     return reasons
 
 
@@ -112,7 +111,10 @@ def run(
         _convolve(tile, spec, p, first, second, grad_input, saved=third)
         return grad_input
     image, result = (first, second) if spec.transposed else (second, first)
-    return _correlate(tile, spec, p, image, result, third)
+    grad_weight, grad_bias = _correlate(tile, spec, p, image, result, third)
+    if spec.bias and spec.transposed:
+        grad_bias = bias_gradient(spec, p, first, third)
+    return grad_weight, grad_bias
 
 
 def _convolve(
@@ -170,7 +172,8 @@ def _correlate(
     tile: Tile, spec: ConvSpec, p: Problem, image: Tensor, result: Tensor, saved: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     grad_weight = empty(spec, spec.weight)
-    grad_bias = image.new_empty(spec.out_channels) if spec.bias else None
+    fused = spec.bias and not spec.transposed
+    grad_bias = image.new_empty(spec.out_channels) if fused else None
     if not image.numel() or not result.numel():
         return grad_weight.zero_(), None if grad_bias is None else grad_bias.zero_()
     c, k = p.c // p.groups, p.k // p.groups
@@ -196,7 +199,7 @@ def _correlate(
         WIDE=p.wide,
         LINE=tile.line,
         PRECISION=precision(spec),
-        BIAS=spec.bias,
+        BIAS=fused,
         ACTIVATION=spec.activation,
         SLOPE_ON_IMAGE=p.transposed,
         BLOCK_M=tile.block_m,
@@ -207,9 +210,7 @@ def _correlate(
     )  # fmt: skip
     for sums, out in ((partial, grad_weight), (bias_partial, grad_bias)):
         if sums is not None and sums is not out:
-            gpu.launch(
-                sum_splits, (-(-sums.shape[1] // 256),), sums, out, sums.shape[1], splits, BLOCK=256, num_warps=4
-            )
+            add_splits(sums, out)
     return grad_weight, grad_bias
 
 
