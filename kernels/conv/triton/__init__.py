@@ -12,9 +12,9 @@ from typing import Any
 from accelops.targets import triton as gpu
 
 from ..spec import ConvSpec
-from . import dense, depthwise
+from . import dense, depthwise, pointwise
 
-FAMILIES: dict[str, ModuleType] = {"depthwise": depthwise, "dense": dense}
+FAMILIES: dict[str, ModuleType] = {"depthwise": depthwise, "pointwise": pointwise, "dense": dense}
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -25,14 +25,25 @@ def unsupported(spec: ConvSpec) -> list[str]:
 def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
     p = problem(spec)
-    if not spec.direction == "wgrad" and not p.channels_last:
+    if spec.direction != "wgrad" and not p.channels_last:
         # Pixels at any distance come one by one through registers, which larger tiles of them would spill.
-        tiles = [Config(128, 64, 32, num_warps=8), Config(64, 64, 32), Config(64, 128, 32, num_warps=8), Config(64, 32, 32)]
+        tiles = [
+            Config(128, 64, 32, num_warps=8),
+            Config(64, 64, 32),
+            Config(64, 128, 32, num_warps=8),
+            Config(64, 32, 32),
+        ]
     else:
-        tiles = [Config(128, 128, 64, num_warps=8), Config(128, 64, 64), Config(64, 64, 64, num_stages=4), Config(64, 32, 64)]
+        tiles = [
+            Config(128, 128, 64, num_warps=8),
+            Config(128, 64, 64),
+            Config(64, 64, 64, num_stages=4),
+            Config(64, 32, 64),
+        ]
     if spec.dtype == "float32":
         tiles = [replace(tile, block_k=tile.block_k // 2) for tile in tiles]
-    return gemm.fitted(tiles, spec, p)
+    found = gemm.fitted(tiles, spec, p)
+    return found + gemm.along_lines(found[:2], p)
 
 
 def run(config: Config, spec: ConvSpec, *operands: Tensor | None, **options: Any) -> Any:

@@ -49,26 +49,33 @@ def unsupported(spec: ConvSpec, p: Problem) -> list[str]:
 
 
 def fitted(tiles: Iterable[Tile], spec: ConvSpec, p: Problem) -> list[Any]:
-    """`tiles` no larger than the product of `p` and with what a multiprocessor's memory holds of their stages; then the
-    same along lines, where few tiles pass a line's end. First the largest that leaves no multiprocessor without work."""
+    """`tiles` no larger than the product of `p`, with as many stages as a multiprocessor's memory holds. First the largest
+    that leaves no multiprocessor without work."""
     chip = gpu.architecture()
-    amd = chip.warp == 64
     rows, columns, summed = _sizes(p)
     found: dict[Tile, bool] = {}
     for tile in tiles:
         shape = zip((tile.block_m, tile.block_n, tile.block_k), (rows, columns, summed), strict=True)
         m, n, k = (min(block, max(16, triton.next_power_of_2(size))) for block, size in shape)
-        operands = m + n + (max(m, n) if spec.activation != "none" and not p.forward else 0)
-        stage = operands * k * ITEMSIZE[spec.dtype]
-        stages = max(1, min(2 if amd else tile.num_stages, chip.shared_memory // stage))
-        warps = max(1, min(tile.num_warps, m * n // 1024))
+        slope = spec.activation != "none" and not p.forward
+        stage = (m + n + (max(m, n) if slope else 0)) * k * ITEMSIZE[spec.dtype]
+        most = 2 if chip.warp == 64 else tile.num_stages
+        stages = max(1, min(most, chip.shared_memory // stage))
+        warps = max(1, min(tile.num_warps, m * n // 512))
         fit = replace(tile, block_m=m, block_n=n, block_k=k, num_warps=warps, num_stages=stages)
         programs = -(-rows // m) * -(-columns // n) * p.groups
         found[fit] = p.kind == "wgrad" or programs >= chip.multiprocessors
-    found_first = sorted(found, key=lambda tile: not found[tile])
-    width = -(-(p.result if p.kind != "scatter" else p.image)[2] // (p.stride[2] if p.kind == "scatter" else 1))
-    lines = [t for t in found_first if _along(width, t.block_k if p.kind == "wgrad" else t.block_m)]
-    return found_first + [replace(tile, line=True) for tile in lines[:3]]
+    return sorted(found, key=lambda tile: not found[tile])
+
+
+def along_lines(tiles: Iterable[Any], p: Problem) -> list[Any]:
+    """`tiles`, their pixels now along lines, where they then waste less than a quarter of themselves."""
+    if p.kind == "scatter":
+        width, side = -(-p.image[2] // p.stride[2]), "block_m"
+    else:
+        width, side = p.result[2], "block_m" if p.kind == "gather" else "block_k"
+    blocks = [(tile, getattr(tile, side)) for tile in tiles]
+    return [replace(tile, line=True) for tile, block in blocks if 4 * width >= 3 * -(-width // block) * block]
 
 
 def _sizes(p: Problem) -> tuple[int, int, int]:
@@ -79,16 +86,14 @@ def _sizes(p: Problem) -> tuple[int, int, int]:
     return (p.n * prod(p.result), k, c) if p.kind == "gather" else (p.n * prod(p.image), c, k)
 
 
-def _along(width: int, block: int) -> bool:
-    """Whether tiles along a line waste less than a quarter of themselves."""
-    return 4 * width >= 3 * -(-width // block) * block
-
-
 def precision(spec: ConvSpec) -> str:
-    """What fp32 operands are multiplied in, as torch would: on NVIDIA torch.backends.cudnn.conv.fp32_precision says so,
+    """What fp32 operands are multiplied in, as torch would now: on NVIDIA its setting for cuDNN's convolutions says so,
     elsewhere it is IEEE's. Other operands are exact in either."""
-    tf32 = gpu.architecture().name.startswith("sm_") and torch.backends.cudnn.conv.fp32_precision == "tf32"
-    return "tf32" if tf32 and spec.dtype == "float32" else "ieee"
+    if spec.dtype != "float32" or not gpu.architecture().name.startswith("sm_"):
+        return "ieee"
+    conv = getattr(torch.backends.cudnn, "conv", None)  # before torch 2.9 there is one setting for all of cuDNN
+    tf32 = torch.backends.cudnn.allow_tf32 if conv is None else conv.fp32_precision == "tf32"
+    return "tf32" if tf32 else "ieee"
 
 
 def run(

@@ -224,9 +224,8 @@ def correlate(
         if ACTIVATION != "none" and not SLOPE_ON_IMAGE:
             value = tl.load(saved + left_k + left_m, mask=k_there & m_there, other=0.0)
             left = through(left.to(tl.float32), value.to(tl.float32), ACTIVATION).to(left.dtype)
-        if BIAS:
-            if tap + block_n == 0:
-                of_bias += tl.sum(left.to(tl.float32), 0 if CHANNELS_LAST else 1)
+        if BIAS and tap + block_n == 0:
+            of_bias += tl.sum(left.to(tl.float32), 0 if CHANNELS_LAST else 1)
 
         d = d * STRIDE_D - PADDING_D + tap_d * DILATION_D
         h = h * STRIDE_H - PADDING_H + tap_h * DILATION_H
@@ -248,7 +247,6 @@ def correlate(
     at = (split.to(tl.int64) * GROUPS + group) * (K * C * taps) + tap * WEIGHT_TAP
     at += (m * (C * taps))[:, None] + (n * WEIGHT_C)[None, :]
     tl.store(partial + at, sums.to(partial.dtype.element_ty), mask=(m < K)[:, None] & (n < C)[None, :])
-    if BIAS:
-        if tap + block_n == 0:
-            bias_at = bias_partial + (split * GROUPS + group) * K + m
-            tl.store(bias_at, of_bias.to(bias_partial.dtype.element_ty), mask=m < K)
+    if BIAS and tap + block_n == 0:
+        bias_at = bias_partial + (split * GROUPS + group) * K + m
+        tl.store(bias_at, of_bias.to(bias_partial.dtype.element_ty), mask=m < K)
