@@ -12,9 +12,15 @@ from typing import Any
 from accelops.targets import triton as gpu
 
 from ..spec import ConvSpec
-from . import dense, depthwise, pointwise
+from . import dense, depthwise, grouped, pointwise, stem
 
-FAMILIES: dict[str, ModuleType] = {"depthwise": depthwise, "pointwise": pointwise, "dense": dense}
+FAMILIES: dict[str, ModuleType] = {
+    "depthwise": depthwise,
+    "grouped": grouped,
+    "pointwise": pointwise,
+    "stem": stem,
+    "dense": dense,
+}
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -1,4 +1,9 @@
-"""Runs the kernels of gemm_kernels.py on a Problem: what the families that are matrix products have in common."""
+"""Runs the kernels of gemm_kernels.py and gemm_flat_kernels.py on a Problem: what the families that are matrix products have
+in common.
+
+Everything is deterministic, whether torch.use_deterministic_algorithms asks for it or not: a weight gradient that is split
+over programs is summed from their partial sums in a fixed order.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,7 @@ from ...spec import ITEMSIZE
 from ..spec import ConvSpec
 from ..tensors import empty
 from .bias import bias_gradient
+from .gemm_flat_kernels import convolve_flat, correlate_flat
 from .gemm_kernels import convolve, correlate
 from .problem import Problem, walk
 from .tiles import add_splits
@@ -41,6 +47,13 @@ class Tile:
     num_stages: int = 3
 
 
+@dataclass(frozen=True)
+class Flat(Tile):
+    """Taps and channels are one dimension; `together` groups are computed side by side. Pixels are of all lines."""
+
+    together: int = 1
+
+
 def unsupported(spec: ConvSpec, p: Problem) -> list[str]:
     reasons = []
     if max(prod(spec.weight), p.n * prod(p.image), p.n * prod(p.result)) >= MOST:
@@ -52,18 +65,19 @@ def fitted(tiles: Iterable[Tile], spec: ConvSpec, p: Problem) -> list[Any]:
     """`tiles` no larger than the product of `p`, with as many stages as a multiprocessor's memory holds. First the largest
     that leaves no multiprocessor without work."""
     chip = gpu.architecture()
-    rows, columns, summed = _sizes(p)
     found: dict[Tile, bool] = {}
     for tile in tiles:
+        rows, columns, summed = _sizes(p, isinstance(tile, Flat))
+        groups = getattr(tile, "together", 1)
         shape = zip((tile.block_m, tile.block_n, tile.block_k), (rows, columns, summed), strict=True)
         m, n, k = (min(block, max(16, triton.next_power_of_2(size))) for block, size in shape)
         slope = spec.activation != "none" and not p.forward
-        stage = (m + n + (max(m, n) if slope else 0)) * k * ITEMSIZE[spec.dtype]
+        stage = groups * (m + n + (max(m, n) if slope else 0)) * k * ITEMSIZE[spec.dtype]
         most = 2 if chip.warp == 64 else tile.num_stages
         stages = max(1, min(most, chip.shared_memory // stage))
-        warps = max(1, min(tile.num_warps, m * n // 512))
+        warps = max(1, min(tile.num_warps, groups * m * n // 512))
         fit = replace(tile, block_m=m, block_n=n, block_k=k, num_warps=warps, num_stages=stages)
-        programs = -(-rows // m) * -(-columns // n) * p.groups
+        programs = -(-rows // m) * -(-columns // n) * -(-p.groups // groups)
         found[fit] = p.kind == "wgrad" or programs >= chip.multiprocessors
     return sorted(found, key=lambda tile: not found[tile])
 
@@ -78,12 +92,14 @@ def along_lines(tiles: Iterable[Any], p: Problem) -> list[Any]:
     return [replace(tile, line=True) for tile, block in blocks if 4 * width >= 3 * -(-width // block) * block]
 
 
-def _sizes(p: Problem) -> tuple[int, int, int]:
-    """Rows, columns and summed terms (of one tap) of a group's matrix product."""
-    c, k = p.c // p.groups, p.k // p.groups
+def _sizes(p: Problem, flat: bool) -> tuple[int, int, int]:
+    """Rows, columns and summed terms (of one tap, unless `flat`) of a group's matrix product."""
+    c, k, taps = p.c // p.groups, p.k // p.groups, prod(p.taps) if flat else 1
     if p.kind == "wgrad":
-        return k, c, p.n * prod(p.result)
-    return (p.n * prod(p.result), k, c) if p.kind == "gather" else (p.n * prod(p.image), c, k)
+        return k, c * taps, p.n * prod(p.result)
+    if p.kind == "gather":
+        return p.n * prod(p.result), k, c * taps
+    return p.n * prod(p.image), c, k * (prod(walk(p, i).count for i in range(3)) if flat else 1)
 
 
 def precision(spec: ConvSpec) -> str:
@@ -143,18 +159,22 @@ def _convolve(
     walks = dict(zip("DHW", (walk(p, i) for i in range(3)), strict=True))
     each = [-(-size // w.phases) for size, w in zip(sizes, walks.values(), strict=True)]
     blocks_m, blocks_n = _blocks_of_pixels(tile.line, tile.block_m, p.n, each), -(-channels[1] // tile.block_n)
+    kernel, groups, own = convolve, p.groups, {"LINE": tile.line}
+    if isinstance(tile, Flat):
+        kernel, groups, own = convolve_flat, -(-p.groups // tile.together), {"TOGETHER": tile.together}
+        own |= {f"COUNT_{axis}": w.count for axis, w in walks.items()}
     names = ("taps", "phases", "source", "step", "reach", "offset", "dilation")
     gpu.launch(
-        convolve,
-        (blocks_m * blocks_n * prod(w.phases for w in walks.values()) * p.groups,),
+        kernel,
+        (blocks_m * blocks_n * prod(w.phases for w in walks.values()) * groups,),
         source, weight, bias, saved, out, before, p.n, *source_sizes, *sizes, *each, blocks_m, blocks_n,
         **{f"{name.upper()}_{axis}": getattr(w, name) for axis, w in walks.items() for name in names},
+        **own,
         GROUPS=p.groups,
         **dict(zip(("SOURCE_C", "OUT_C", "WEIGHT_SOURCE", "WEIGHT_OUT"), channels, strict=True)),
         WEIGHT_TAP=c if p.channels_last else 1,
         CHANNELS_LAST=p.channels_last,
         WIDE=p.wide,
-        LINE=tile.line,
         PRECISION=precision(spec),
         BIAS=bias is not None,
         ACTIVATION=spec.activation,
@@ -181,9 +201,16 @@ def _correlate(
     grad_bias = image.new_empty(spec.out_channels) if fused else None
     if not image.numel() or not result.numel():
         return grad_weight.zero_(), None if grad_bias is None else grad_bias.zero_()
-    c, k = p.c // p.groups, p.k // p.groups
-    blocks_m, blocks_n = -(-k // tile.block_m), -(-c // tile.block_n)
-    tiles = blocks_m * blocks_n * p.groups * prod(p.taps)
+    c, k, taps = p.c // p.groups, p.k // p.groups, prod(p.taps)
+    rows, columns, _ = _sizes(p, isinstance(tile, Flat))
+    blocks_m, blocks_n = -(-rows // tile.block_m), -(-columns // tile.block_n)
+    if isinstance(tile, Flat):
+        kernel, own = correlate_flat, {"TOGETHER": tile.together}
+        tiles = blocks_m * blocks_n * -(-p.groups // tile.together)
+    else:
+        kernel, own = correlate, {"LINE": tile.line, "WEIGHT_C": 1 if p.channels_last else taps}
+        own["WEIGHT_TAP"] = c if p.channels_last else 1
+        tiles = blocks_m * blocks_n * p.groups * taps
     blocks_k = _blocks_of_pixels(tile.line, tile.block_k, p.n, p.result)
     splits = max(1, min(blocks_k // LEAST_BLOCKS, 2 * gpu.architecture().multiprocessors // tiles))
     each = -(-blocks_k // splits)
@@ -191,18 +218,16 @@ def _correlate(
     partial, bias_partial = (_partial(splits, out) for out in (grad_weight, grad_bias))
     names = ("taps", "stride", "padding", "dilation")
     gpu.launch(
-        correlate,
+        kernel,
         (tiles * splits,),
         image, result, saved, partial, bias_partial, p.n, *p.image, *p.result, blocks_m, blocks_n, blocks_k, each,
         **{f"{name.upper()}_{axis}": getattr(p, name)[i] for i, axis in enumerate("DHW") for name in names},
         GROUPS=p.groups,
         C=c,
         K=k,
-        WEIGHT_C=1 if p.channels_last else prod(p.taps),
-        WEIGHT_TAP=c if p.channels_last else 1,
+        **own,
         CHANNELS_LAST=p.channels_last,
         WIDE=p.wide,
-        LINE=tile.line,
         PRECISION=precision(spec),
         BIAS=fused,
         ACTIVATION=spec.activation,
