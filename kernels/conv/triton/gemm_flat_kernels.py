@@ -132,8 +132,9 @@ def convolve_flat(
     n = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
     of_filters = group * (SOURCE_C * OUT_C * TAPS_D * TAPS_H * TAPS_W)
 
-    matrix: tl.constexpr = (BLOCK_M, BLOCK_N) if CHANNELS_LAST else (BLOCK_N, BLOCK_M)
-    sums = tl.zeros((TOGETHER, *matrix) if TOGETHER > 1 else matrix, tl.float32)
+    rows: tl.constexpr = BLOCK_M if CHANNELS_LAST else BLOCK_N
+    columns: tl.constexpr = BLOCK_N if CHANNELS_LAST else BLOCK_M
+    sums = tl.zeros((TOGETHER, rows, columns) if TOGETHER > 1 else (rows, columns), tl.float32)
     for start in range(0, COUNT_D * COUNT_H * COUNT_W * SOURCE_C, BLOCK_K):
         t = start + tl.arange(0, BLOCK_K)
         c, j_d, j_h, j_w = of_term(t, SOURCE_C, COUNT_H, COUNT_W, COUNT_D * COUNT_H * COUNT_W, CHANNELS_LAST)
@@ -252,7 +253,7 @@ def correlate_flat(
     mask = of_groups((m < K)[:, None] & (t < terms)[None, :], group, GROUPS, TOGETHER)
     tl.store(partial + at, sums.to(partial.dtype.element_ty), mask=mask)
     if BIAS and block_n == 0:
-        of_bias = of_bias[:, :, None] if TOGETHER > 1 else of_bias[:, None]
-        mask = of_groups((m < K)[:, None], group, GROUPS, TOGETHER)
-        at = batched(m[:, None], TOGETHER) + filters * K
-        tl.store(bias_partial + at, of_bias.to(bias_partial.dtype.element_ty), mask=mask)
+        column = of_bias[:, :, None] if TOGETHER > 1 else of_bias[:, None]
+        there = of_groups((m < K)[:, None], group, GROUPS, TOGETHER)
+        bias_at = batched(m[:, None], TOGETHER) + filters * K
+        tl.store(bias_partial + bias_at, column.to(bias_partial.dtype.element_ty), mask=there)
