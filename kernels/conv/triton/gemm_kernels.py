@@ -123,10 +123,16 @@ def convolve(
     d_0 = (phase_d + OFFSET_D - first_d * DILATION_D) // PHASES_D + d * SOURCE_D
     h_0 = (phase_h + OFFSET_H - first_h * DILATION_H) // PHASES_H + h * SOURCE_H
     w_0 = (phase_w + OFFSET_W - first_w * DILATION_W) // PHASES_W + w * SOURCE_W
+    of_m = of_pixels(
+        image, d_0, h_0, w_0, SOURCE_SIZE_D, SOURCE_SIZE_H, SOURCE_SIZE_W, GROUPS * SOURCE_C, CHANNELS_LAST
+    )
     n = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     of_k = of_channels(group * SOURCE_C + k, SOURCE_SIZE_D, SOURCE_SIZE_H, SOURCE_SIZE_W, CHANNELS_LAST, WIDE)
+    source_m, source_k = spread(of_m, of_k, CHANNELS_LAST)
+    source_at = source_m + source_k
     of_start = of_channels(1, SOURCE_SIZE_D, SOURCE_SIZE_H, SOURCE_SIZE_W, CHANNELS_LAST, WIDE)
+    pixel_stride: tl.constexpr = GROUPS * SOURCE_C if CHANNELS_LAST else 1
     weight_k, weight_n = spread(k * WEIGHT_SOURCE, n * WEIGHT_OUT, CHANNELS_LAST)
     weight_at = weight_k + weight_n
     weight += group * (SOURCE_C * OUT_C * TAPS_D * TAPS_H * TAPS_W)
@@ -136,30 +142,34 @@ def convolve(
         d_j = d_0 + j_d * REACH_D
         for j_h in range(taps_of(first_h, TAPS_H, PHASES_H, STEP_H)):
             h_j = h_0 + j_h * REACH_H
+            in_line = (image < N) & (d_j >= 0) & (d_j < SOURCE_SIZE_D) & (h_j >= 0) & (h_j < SOURCE_SIZE_H)
+            line_end = tl.where(in_line, SOURCE_SIZE_W, 0)
             for j_w in range(taps_of(first_w, TAPS_W, PHASES_W, STEP_W)):
                 w_j = w_0 + j_w * REACH_W
-                in_line = (image < N) & (d_j >= 0) & (d_j < SOURCE_SIZE_D) & (h_j >= 0) & (h_j < SOURCE_SIZE_H)
-                inside = (w_j >= 0) & (w_j < tl.where(in_line, SOURCE_SIZE_W, 0))
-                of_m = of_pixels(
-                    image, d_j, h_j, w_j, SOURCE_SIZE_D, SOURCE_SIZE_H, SOURCE_SIZE_W, GROUPS * SOURCE_C, CHANNELS_LAST
-                )
-                source_m, source_k = spread(of_m, of_k, CHANNELS_LAST)
-                source_at = source_m + source_k
+                inside = (w_j >= 0) & (w_j < line_end)
+                of_tap = (j_d * REACH_D * SOURCE_SIZE_H + j_h * REACH_H) * SOURCE_SIZE_W + j_w * REACH_W
+                if WIDE:
+                    of_tap = tl.cast(of_tap, tl.int64)
                 tap = ((first_d + j_d * STEP_D) * TAPS_H + first_h + j_h * STEP_H) * TAPS_W + first_w + j_w * STEP_W
                 for start in range(0, SOURCE_C, BLOCK_K):
-                    m_there, k_there = spread(inside, k < SOURCE_C - start, CHANNELS_LAST)
-                    left = tl.load(source + start * of_start + source_at, mask=m_there & k_there, other=0.0)
+                    there, _ = spread(inside, k, CHANNELS_LAST)
+                    k_there, weight_there = spread(k < SOURCE_C - start, n < OUT_C, CHANNELS_LAST)
+                    if SOURCE_C % BLOCK_K != 0:
+                        _, of_source = spread(inside, k < SOURCE_C - start, CHANNELS_LAST)
+                        there = there & of_source
+                        weight_there = weight_there & k_there
+                    at = source_at + (of_tap * pixel_stride + start * of_start)
+                    left = tl.load(source + at, mask=there, other=0.0)
                     if SLOPE:
-                        value = tl.load(saved + start * of_start + source_at, mask=m_there & k_there, other=0.0)
+                        value = tl.load(saved + at, mask=there, other=0.0)
                         left = through(left.to(tl.float32), value.to(tl.float32), ACTIVATION).to(left.dtype)
-                    k_there, n_there = spread(k < SOURCE_C - start, n < OUT_C, CHANNELS_LAST)
-                    right = tl.load(
-                        weight + tap * WEIGHT_TAP + start * WEIGHT_SOURCE + weight_at, mask=k_there & n_there, other=0.0
+                    at = weight_at + (tap * WEIGHT_TAP + start * WEIGHT_SOURCE)
+                    right = tl.load(weight + at, mask=weight_there, other=0.0)
+                    sums = (
+                        product(left, right, sums, PRECISION)
+                        if CHANNELS_LAST
+                        else product(right, left, sums, PRECISION)
                     )
-                    if CHANNELS_LAST:
-                        sums = product(left, right, sums, PRECISION)
-                    else:
-                        sums = product(right, left, sums, PRECISION)
 
     d, h, w = phase_d + PHASES_D * d, phase_h + PHASES_H * h, phase_w + PHASES_W * w
     there = w < tl.where((image < N) & (d < SIZE_D) & (h < SIZE_H), SIZE_W, 0)
