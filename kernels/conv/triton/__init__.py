@@ -14,9 +14,15 @@ from accelops.targets import triton as gpu
 from accelops.targets.triton_replay import Replay
 
 from ..spec import ConvSpec
-from . import depthwise
+from . import dense, depthwise, grouped, pointwise, stem
 
-FAMILIES: dict[str, ModuleType] = {"depthwise": depthwise}
+FAMILIES: dict[str, ModuleType] = {
+    "depthwise": depthwise,
+    "grouped": grouped,
+    "pointwise": pointwise,
+    "stem": stem,
+    "dense": dense,
+}
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -64,6 +64,18 @@ def sum_splits(partial, out, n, SPLITS, BLOCK: tl.constexpr):
     tl.store(out + i, total.to(out.dtype.element_ty), mask=i < n)
 
 
+# Triton's interpreter multiplies bf16 as if its bits were integers.
+_INTERPRETED = tl.constexpr(gpu.emulated())
+
+
+@triton.jit
+def product(left, right, sums, PRECISION: tl.constexpr):
+    """sums + left @ right, in fp32; PRECISION, "ieee" or "tf32", is that of fp32 operands."""
+    if _INTERPRETED:
+        left, right = left.to(tl.float32), right.to(tl.float32)
+    return tl.dot(left, right, sums, input_precision=PRECISION)
+
+
 def add_splits(partial: Tensor, out: Tensor) -> None:
     """Write the sum of partial (splits, numel of out), fp32, over its first dimension into `out`, in memory order."""
     splits, n = partial.shape
