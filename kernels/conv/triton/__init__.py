@@ -15,6 +15,7 @@ from accelops.targets.triton_replay import Replay
 
 from ..spec import ConvSpec
 from . import dense, depthwise, grouped, pointwise, stem
+from .gemm import precision
 
 FAMILIES: dict[str, ModuleType] = {
     "depthwise": depthwise,
@@ -42,8 +43,9 @@ def unsupported(spec: ConvSpec) -> list[str]:
 
 
 def configs(spec: ConvSpec) -> list[Any]:
-    """The Configs of every family that supports `spec`."""
-    return [config for family in FAMILIES.values() if not family.unsupported(spec) for config in family.configs(spec)]
+    """Those of the first family that supports `spec`, and the first of each other that does: to be tuned in bearable time."""
+    first, *others = [family.configs(spec) for family in FAMILIES.values() if not family.unsupported(spec)]
+    return [*first, *(configs[0] for configs in others)]
 
 
 def heuristic(spec: ConvSpec) -> tuple[None, str]:
@@ -57,5 +59,5 @@ def run(config: Any, spec: ConvSpec, *operands: Any, **options: Any) -> Any:
 
 
 def bind(config: Any, spec: ConvSpec) -> Replay:
-    """`run` for a Config and a Spec that meet again and again."""
-    return Replay(partial(run, config, spec))
+    """`run` for a Config and a Spec that meet again and again; the precision of fp32 products is torch's at each call."""
+    return Replay(partial(run, config, spec), partial(precision, spec))
