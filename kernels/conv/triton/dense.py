@@ -36,7 +36,7 @@ def configs(spec: ConvSpec) -> list[Config]:
     else:
         tiles = [
             Config(128, 128, 64, num_warps=8),
-            Config(128, 64, 64),
+            Config(128, 64, 64, num_warps=8),
             Config(64, 64, 64, num_stages=4),
             Config(64, 32, 64),
         ]

@@ -18,6 +18,8 @@ from .problem import problem
 
 # A group of more channels fills matrix products by itself.
 MOST_CHANNELS = 32
+# Tiles of more groups than these, whose channels count as 16 at least to the matrix units, spill.
+MOST_TOGETHER = {"gather": 8, "scatter": 8, "wgrad": 4}
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ def unsupported(spec: ConvSpec) -> list[str]:
     reasons = gemm.unsupported(spec, p)
     if p.groups == 1:
         reasons.append("groups=1: there are no groups to compute side by side")
+    elif p.c == p.k == p.groups:
+        reasons.append("one channel in a group: its products are of numbers, not of matrices")
     elif max(p.c, p.k) // p.groups > MOST_CHANNELS:
         reasons.append(f"{max(p.c, p.k) // p.groups} channels in a group: only {MOST_CHANNELS} at most")
     return reasons
@@ -40,7 +44,7 @@ def configs(spec: ConvSpec) -> list[Config]:
     p = problem(spec)
     channels = max(p.c, p.k) // p.groups
     n = max(16, triton.next_power_of_2(channels))
-    most = triton.next_power_of_2(p.groups)
+    most = min(MOST_TOGETHER[p.kind], triton.next_power_of_2(p.groups))
     together = [max(2, min(most, size // triton.next_power_of_2(channels))) for size in (32, 64)]
     if p.kind == "wgrad":
         tiles = [Config(n, 32, 32, together=g) for g in together] + [Config(n, 16, 64, together=together[0])]
