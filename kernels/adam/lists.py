@@ -12,16 +12,8 @@ from torch import Tensor
 
 from accelops.targets.cpu import native
 
+from .description import Description, describe, family
 from .spec import AdamSpec
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """In the place of a native table where there is no native extension."""
-
-    why: str = "the native extension does not load"
-    mixed: bool = False
-    irregular: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,13 +33,19 @@ class Lists:
 
     @cached_property
     def table(self) -> Any:
-        """The addresses for native kernels; valid as long as no tensor gets new memory."""
-        if native is None:
-            return _Unreadable()
+        """The addresses for native kernels, valid as long as no tensor gets new memory; a Description where they cannot
+        read the lists at all."""
+        if native is None or (self.params and not self.params[0].is_cpu):
+            return self.description
         return native.AdamTable(*(getattr(self, f.name) for f in fields(self)))
 
+    @cached_property
+    def description(self) -> Description:
+        """Valid as long as no tensor gets new memory."""
+        return describe([getattr(self, f.name) for f in fields(self)])
+
     def spec(self) -> AdamSpec:
-        """The Spec of the step. Raises ValueError where `table.why` says that native kernels cannot read the lists."""
+        """The Spec of the step. Raises ValueError where `table.why` says that no kernel can read the lists."""
         if self.table.why:
             raise ValueError(f"adam: {self.table.why}")
         parts = 2 if self.table.dtype.startswith("complex") else 1  # the table counts real numbers
@@ -59,17 +57,20 @@ class Lists:
             amsgrad=bool(self.max_exp_avg_sqs),
             master=bool(self.masters),
             ema=bool(self.emas),
+            device=self.params[0].device.type if self.params else "cpu",
         )
 
     def parts(self) -> list[Lists]:
-        """These lists, cut into one for each dtype of the parameters."""
+        """These lists, cut into such as one launch can step: on the CPU for each dtype of the parameters, elsewhere for
+        each device, with only fp64 apart."""
         if not self.table.mixed:
             return [self]
-        of_dtype: dict[torch.dtype, list[int]] = {}
+        together: dict[Any, list[int]] = {}
         for k, param in enumerate(self.params):
-            of_dtype.setdefault(param.dtype, []).append(k)
+            key = param.dtype if param.is_cpu else family((param.dtype, param.shape, param.device))
+            together.setdefault(key, []).append(k)
         columns = [getattr(self, f.name) for f in fields(self)]
-        return [Lists(*([c[k] for k in rows] if c else () for c in columns)) for rows in of_dtype.values()]
+        return [Lists(*([c[k] for k in rows] if c else () for c in columns)) for rows in together.values()]
 
     def in_one_order(self) -> tuple[Lists, list[tuple[Tensor, Tensor]]]:
         """The lists with all tensors of a parameter dense and in the same order, through copies where they are not (a
@@ -83,7 +84,7 @@ class Lists:
                 if name == "state_steps" or not tensors or tensors[k].stride() == order:
                     continue
                 original = tensors[k].detach()
-                tensors[k] = torch.empty_strided(param.shape, order, dtype=original.dtype).copy_(original)
+                tensors[k] = original.new_empty_strided(param.shape, order).copy_(original)
                 if name != "grads":
                     copied.append((original, tensors[k]))
         return replace(self, **ordered), copied
@@ -95,14 +96,26 @@ class Lists:
 
 @dataclass(frozen=True)
 class Hyper:
-    """Hyperparameters of a step; gradients are multiplied by `grad_factor` (clip coefficient / loss scale) first."""
+    """Hyperparameters of a step; gradients are multiplied by `grad_factor` (the clip coefficient) first, and divided by
+    `grad_scale` (the loss scale). Where `found_inf` is not 0 the step is skipped. Native kernels take numbers, and neither
+    of the last two: see `on_host`."""
 
-    lr: float
+    lr: float | Tensor
     beta1: float
     beta2: float
     eps: float
     weight_decay: float
     decoupled: bool
     maximize: bool = False
-    grad_factor: float = 1.0
+    grad_factor: float | Tensor = 1.0
     ema_decay: float = 0.0
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+
+    def on_host(self) -> Hyper | None:
+        """With numbers alone, for which this waits where a device has them; None where the step is to be skipped."""
+        if self.found_inf is not None and self.found_inf.item():
+            return None
+        scale = 1.0 if self.grad_scale is None else self.grad_scale.item()
+        factor = float(self.grad_factor) / scale
+        return replace(self, lr=float(self.lr), grad_factor=factor, grad_scale=None, found_inf=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .lists import Hyper, Lists
-from .spec import AdamSpec
+from .spec import MIXED, AdamSpec
 
 
 def operands(spec: AdamSpec, seed: int = 0) -> tuple[Lists, Hyper]:
@@ -18,7 +18,10 @@ def operands(spec: AdamSpec, seed: int = 0) -> tuple[Lists, Hyper]:
 
     def lists(dtype: str, positive: bool = False) -> list[torch.Tensor]:
         made = [torch.randn(n, generator=generator, device=spec.device) for n in sizes]
-        return [(t.abs() if positive else t).to(getattr(torch, dtype)) for t in made]
+        dtypes = ("float32", "bfloat16", "float16") if dtype == MIXED else (dtype,)
+        return [
+            (t.abs() if positive else t).to(getattr(torch, dtypes[i % len(dtypes)])) for i, t in enumerate(made)
+        ]
 
     return Lists(
         params=lists(spec.dtype),

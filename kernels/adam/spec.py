@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from ..spec import ITEMSIZE, Spec
 
+MIXED = "mixed"
+
 
 @dataclass(frozen=True)
 class AdamSpec(Spec):
-    """`numel` elements in `tensors` parameters of `dtype`, their moments in `state_dtype`. `master`: fp32 copies of the
+    """`numel` elements in `tensors` parameters of `dtype`, their moments in `state_dtype`; "mixed" of parameters
+    that differ, and of moments that each have their parameter's. `master`: fp32 copies of the
     parameters are stepped and rounded into them; `ema`: an fp32 average of the parameters is kept too. Hyperparameters
     are operands, not part of the problem: no choice depends on them."""
 
@@ -31,8 +34,9 @@ class AdamSpec(Spec):
 
     @property
     def bytes(self) -> int:
-        """Gradient read; parameter, moments, maximum, master and average read and written: 28 a parameter in fp32."""
-        parameter, state = ITEMSIZE[self.dtype], ITEMSIZE[self.state_dtype]
+        """Gradient read; parameter, moments, maximum, master and average read and written: 28 a parameter in fp32. What is
+        mixed is counted as float32, an upper bound."""
+        parameter, state = (ITEMSIZE["float32" if d == MIXED else d] for d in (self.dtype, self.state_dtype))
         read_parameter = 0 if self.master else parameter  # the master is read in its place
         return self.numel * (
             2 * parameter + read_parameter + state * (4 + 2 * self.amsgrad) + 8 * self.master + 8 * self.ema
