@@ -27,6 +27,7 @@ from .kernels import count, step
 
 DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 NAMES = ("float32", "bfloat16", "float16", "complex64", MIXED)
+NARROW = (torch.bfloat16, torch.float16)
 CODES = {dtype: code for code, dtype in enumerate(DTYPES)}  # in the table that says the dtype of each parameter
 
 
@@ -84,7 +85,8 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
     chunks = tables.chunks(sizes, config.block * config.pieces, device)
     if not chunks.shape[0]:
         return
-    dtypes = set(found.reals)
+    dtype, state = _one(found.reals), None if found.state_dtype == MIXED else _real(lists.exp_avgs[0].dtype)
+    narrow = dtype in NARROW and state != torch.float32 and not lists.masters and not lists.emas
     gpu.launch(
         step,
         (chunks.shape[0],),
@@ -105,18 +107,23 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
         float(hyper.eps),
         1 - hyper.ema_decay,
         tensors,
-        DTYPE=DTYPES[dtypes.pop()] if len(dtypes) == 1 else None,
-        STATE=None if found.state_dtype == MIXED else DTYPES[_real(lists.exp_avgs[0].dtype)],
+        DTYPE=DTYPES.get(dtype),
+        STATE=DTYPES.get(state),
         AMSGRAD=bool(lists.max_exp_avg_sqs),
         MASTER=bool(lists.masters),
         EMA=bool(lists.emas),
         COUPLED=bool(hyper.weight_decay) and not hyper.decoupled,
         MAXIMIZE=hyper.maximize,
         FACTOR_ON_DEVICE=isinstance(hyper.grad_factor, Tensor),
+        VECTOR=8 if narrow else 4,
         BLOCK=config.block,
         PIECES=config.pieces,
         num_warps=config.num_warps,
     )
+
+
+def _one(dtypes: tuple[torch.dtype, ...]) -> torch.dtype | None:
+    return dtypes[0] if len(set(dtypes)) == 1 else None
 
 
 def _real(dtype: torch.dtype) -> torch.dtype:

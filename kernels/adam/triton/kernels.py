@@ -67,7 +67,7 @@ def step(
     l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, tensors,
     DTYPE: tl.constexpr, STATE: tl.constexpr, AMSGRAD: tl.constexpr, MASTER: tl.constexpr, EMA: tl.constexpr,
     COUPLED: tl.constexpr, MAXIMIZE: tl.constexpr, FACTOR_ON_DEVICE: tl.constexpr,
-    BLOCK: tl.constexpr, PIECES: tl.constexpr,
+    VECTOR: tl.constexpr, BLOCK: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip
     """Step one chunk. DTYPE is that of all parameters, or None where `codes` says it of each; STATE that of all moments,
     or None where they have their parameters'. `numbers` are those of `count`, or None where all parameters have
@@ -92,22 +92,22 @@ def step(
         if code == 0:
             step_parameter(
                 addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, tl.float32, STATE, AMSGRAD, MASTER, EMA, COUPLED, BLOCK,
+                beta2_rest, eps, ema_rest, tl.float32, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
             )  # fmt: skip
         elif code == 1:
             step_parameter(
                 addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, tl.bfloat16, STATE, AMSGRAD, MASTER, EMA, COUPLED, BLOCK,
+                beta2_rest, eps, ema_rest, tl.bfloat16, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
             )  # fmt: skip
         else:
             step_parameter(
                 addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, tl.float16, STATE, AMSGRAD, MASTER, EMA, COUPLED, BLOCK,
+                beta2_rest, eps, ema_rest, tl.float16, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
             )  # fmt: skip
     else:
         step_parameter(
             addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2,
-            beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, BLOCK,
+            beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
         )  # fmt: skip
 
 
@@ -115,13 +115,13 @@ def step(
 def step_parameter(
     addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2, beta2_rest,
     eps, ema_rest, DTYPE: tl.constexpr, STATE: tl.constexpr, AMSGRAD: tl.constexpr, MASTER: tl.constexpr,
-    EMA: tl.constexpr, COUPLED: tl.constexpr, BLOCK: tl.constexpr,
+    EMA: tl.constexpr, COUPLED: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """`length` elements from `first` on of the parameter of a row.
 
-    Where all its tensors begin at 16 bytes and `length` is a multiple of 8, a thread moves 16 bytes at once. That is every
-    chunk of a tensor that torch has allocated, but the last one of a tensor of odd length; gradients that are views into
-    a bucket may begin anywhere, and then each thread moves single elements, in whole lines all the same.
+    Where all its tensors begin at 16 bytes, a thread moves VECTOR elements at once if `length` is a multiple of that: 16
+    bytes of the widest. So does every chunk of a tensor that torch has allocated, but the last one of an odd length.
+    Gradients that are views into a bucket may begin anywhere; then a thread moves single elements.
     """
     state = addresses + row
     param = tl.load(state + PARAM * tensors)
@@ -132,41 +132,40 @@ def step_parameter(
     master = tl.load(state + MASTER_COPY * tensors)
     ema = tl.load(state + AVERAGE * tensors)
     places = param | grad | exp_avg | exp_avg_sq | largest | master | ema
-    if (places % 16) + (length % 8) == 0:
+    if (places % 16) + (length % VECTOR) == 0:
         step_run(
-            param, grad, exp_avg, exp_avg_sq, largest, master, ema, first, length // 8 * 8, factor, step_size, root, decay,
-            l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, True, BLOCK,
+            param, grad, exp_avg, exp_avg_sq, largest, master, ema, first, length, factor, step_size, root, decay,
+            l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
         )  # fmt: skip
     else:
         step_run(
             param, grad, exp_avg, exp_avg_sq, largest, master, ema, first, length, factor, step_size, root, decay,
-            l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, False, BLOCK,
+            l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, 1, BLOCK,
         )  # fmt: skip
 
 
 @triton.jit
-def pointer(address, first, DTYPE: tl.constexpr, ALIGNED: tl.constexpr):
-    if ALIGNED:
-        return tl.multiple_of(address.to(tl.pointer_type(DTYPE)), 16) + first
-    else:
-        return address.to(tl.pointer_type(DTYPE)) + first
+def pointer(address, first, DTYPE: tl.constexpr, VECTOR: tl.constexpr):
+    ITEMSIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
+    return tl.multiple_of(address.to(tl.pointer_type(DTYPE)), VECTOR * ITEMSIZE) + first
 
 
 @triton.jit
 def step_run(
     param_at, grad_at, exp_avg_at, exp_avg_sq_at, largest_at, master_at, ema_at, first, length, factor, step_size, root,
     decay, l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, DTYPE: tl.constexpr, STATE: tl.constexpr,
-    AMSGRAD: tl.constexpr, MASTER: tl.constexpr, EMA: tl.constexpr, COUPLED: tl.constexpr, ALIGNED: tl.constexpr,
+    AMSGRAD: tl.constexpr, MASTER: tl.constexpr, EMA: tl.constexpr, COUPLED: tl.constexpr, VECTOR: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
+    length = length // VECTOR * VECTOR  # it is a multiple already; so the compiler sees it
     MOMENT: tl.constexpr = DTYPE if STATE is None else STATE
-    param = pointer(param_at, first, DTYPE, ALIGNED)
-    grad = pointer(grad_at, first, DTYPE, ALIGNED)
-    exp_avg = pointer(exp_avg_at, first, MOMENT, ALIGNED)
-    exp_avg_sq = pointer(exp_avg_sq_at, first, MOMENT, ALIGNED)
-    largest = pointer(largest_at, first, MOMENT, ALIGNED)
-    master = pointer(master_at, first, tl.float32, ALIGNED)
-    ema = pointer(ema_at, first, tl.float32, ALIGNED)
+    param = pointer(param_at, first, DTYPE, VECTOR)
+    grad = pointer(grad_at, first, DTYPE, VECTOR)
+    exp_avg = pointer(exp_avg_at, first, MOMENT, VECTOR)
+    exp_avg_sq = pointer(exp_avg_sq_at, first, MOMENT, VECTOR)
+    largest = pointer(largest_at, first, MOMENT, VECTOR)
+    master = pointer(master_at, first, tl.float32, VECTOR)
+    ema = pointer(ema_at, first, tl.float32, VECTOR)
     for begin in range(0, length, BLOCK):
         i = begin + tl.arange(0, BLOCK)
         inside = i < length
