@@ -47,10 +47,12 @@ def run(config: Config, spec: AdamSpec, lists: Lists, hyper: Hyper) -> None:
 
 def compose(lists: Lists, hyper: Hyper, fused: bool = False) -> None:
     """The step from torch's ops, on any device: scaling, master copies and averages are passes of their own."""
+    if hyper.found_inf is not None and hyper.found_inf.item():
+        return
     stepped: list[Tensor] = [p.detach() for p in lists.masters or lists.params]
-    grads = [g.to(p.dtype) for g, p in zip(lists.grads, stepped, strict=True)]
-    if hyper.grad_factor != 1:
-        grads = torch._foreach_mul(grads, hyper.grad_factor) if grads else []
+    grads = _scaled([g.to(p.dtype) for g, p in zip(lists.grads, stepped, strict=True)], hyper)
+    on_cpu = all(p.is_cpu for p in stepped)
+    capturable = not on_cpu and not any(step.is_cpu for step in lists.state_steps)
     functional(
         stepped,
         grads,
@@ -66,7 +68,8 @@ def compose(lists: Lists, hyper: Hyper, fused: bool = False) -> None:
         weight_decay=hyper.weight_decay,
         eps=hyper.eps,
         maximize=hyper.maximize,
-        foreach=False,
+        foreach=not on_cpu and not fused and (capturable or not isinstance(hyper.lr, Tensor)),
+        capturable=capturable,
         fused=fused,
         decoupled_weight_decay=hyper.decoupled,
     )
@@ -74,3 +77,10 @@ def compose(lists: Lists, hyper: Hyper, fused: bool = False) -> None:
         param.detach().copy_(master)
     for ema, param in zip(lists.emas, stepped, strict=False):
         ema.lerp_(param.to(ema.dtype), 1 - hyper.ema_decay)
+
+
+def _scaled(grads: list[Tensor], hyper: Hyper) -> list[Tensor]:
+    factor = hyper.grad_factor if hyper.grad_scale is None else hyper.grad_factor / hyper.grad_scale.reshape(())
+    if not grads or (not isinstance(factor, Tensor) and factor == 1):
+        return grads
+    return torch._foreach_mul(grads, factor)

@@ -46,18 +46,19 @@ class Lists:
 
     def spec(self) -> AdamSpec:
         """The Spec of the step. Raises ValueError where `table.why` says that no kernel can read the lists."""
-        if self.table.why:
-            raise ValueError(f"adam: {self.table.why}")
-        parts = 2 if self.table.dtype.startswith("complex") else 1  # the table counts real numbers
+        table = self.table
+        if table.why:
+            raise ValueError(f"adam: {table.why}")
+        parts = 2 if table.dtype.startswith("complex") else 1  # the table counts real numbers
         return AdamSpec(
-            numel=self.table.numel // parts,
-            tensors=len(self.table),
-            dtype=self.table.dtype,
-            state_dtype=self.table.state_dtype,
+            numel=table.numel // parts,
+            tensors=len(table),
+            dtype=table.dtype,
+            state_dtype=table.state_dtype,
             amsgrad=bool(self.max_exp_avg_sqs),
             master=bool(self.masters),
             ema=bool(self.emas),
-            device=self.params[0].device.type if self.params else "cpu",
+            device=table.device.type if isinstance(table, Description) else "cpu",
         )
 
     def parts(self) -> list[Lists]:
@@ -98,7 +99,7 @@ class Lists:
 class Hyper:
     """Hyperparameters of a step; gradients are multiplied by `grad_factor` (the clip coefficient) first, and divided by
     `grad_scale` (the loss scale). Where `found_inf` is not 0 the step is skipped. Native kernels take numbers, and neither
-    of the last two: see `on_host`."""
+    of the last two."""
 
     lr: float | Tensor
     beta1: float
@@ -111,11 +112,3 @@ class Hyper:
     ema_decay: float = 0.0
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
-
-    def on_host(self) -> Hyper | None:
-        """With numbers alone, for which this waits where a device has them; None where the step is to be skipped."""
-        if self.found_inf is not None and self.found_inf.item():
-            return None
-        scale = 1.0 if self.grad_scale is None else self.grad_scale.item()
-        factor = float(self.grad_factor) / scale
-        return replace(self, lr=float(self.lr), grad_factor=factor, grad_scale=None, found_inf=None)

@@ -130,14 +130,16 @@ class _Extended(torch.optim.Adam):
             state["ema"] = p.detach().to(torch.float32 if p.dtype in _HALF else p.dtype, copy=True)
         return state["ema"]
 
-    def _clip_coefficient(self, work: list[Lists], scale: Tensor | None) -> float:
+    def _clip_coefficient(self, work: list[Lists], scale: Tensor | None) -> float | Tensor:
         limit = self.defaults.get("max_grad_norm")
         if limit is None:
             return 1.0
-        norm = torch.stack([dispatch.grad_norm(lists) for lists in work]).norm()
+        norms = [dispatch.grad_norm(lists) for lists in work]
+        norm = torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
         if scale is not None:
             norm = norm / scale.to(norm)
-        return float(torch.clamp(limit / (norm + 1e-6), max=1.0))
+        coefficient = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        return float(coefficient) if coefficient.is_cpu else coefficient.float()
 
     def _step_group(
         self,
@@ -146,7 +148,7 @@ class _Extended(torch.optim.Adam):
         has_complex: bool,
         scale: Tensor | None,
         found_inf: Tensor | None,
-        clip: float,
+        clip: float | Tensor,
     ) -> None:
         names = "amsgrad lr weight_decay eps maximize foreach capturable differentiable fused decoupled_weight_decay"
         options = {name: group[name] for name in names.split()}

@@ -9,8 +9,7 @@ the kernels. A parameter whose tensors have gaps or different orders is stepped 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -67,6 +66,10 @@ def run(config: Config, spec: AdamSpec, lists: Lists, hyper: Hyper) -> None:
     backward through their old values is refused, as after torch's own in-place ops."""
     if not lists.params:
         return
+    if hyper.found_inf is not None and not lists.description.steps_on_device:
+        if hyper.found_inf.item():  # the only wait: the host has to know whether to count
+            return
+        hyper = replace(hyper, found_inf=None)
     ordered, copied = lists.in_one_order() if lists.description.irregular else (lists, [])
     increment_version(lists.params)
     _step(config, ordered, hyper)

@@ -27,28 +27,26 @@ _captured: dict[Any, Tensor] = {}
 
 def fixed(values: tuple[int, ...], device: torch.device) -> Tensor:
     """int64 numbers that will be asked for again, such as addresses of state."""
-    return _keep((values, device), lambda: _uploaded(values, device))
-
-
-def moving(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """int64 numbers that may be others at the next step: addresses of gradients."""
-    if device.type != "cuda":
-        return _keep((values, device), lambda: _uploaded(values, device))
-    if _capturing(device):
-        return _uploaded(values, device)
-    stream = torch.cuda.current_stream(device).cuda_stream
-    return _look_up((values, device, stream), lambda: _uploaded(values, device))
-
-
-def floats(values: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    """fp32 numbers for one step, that are on their way when this returns."""
-    table = torch.tensor(values, dtype=torch.float32, pin_memory=device.type == "cuda")
-    return table.to(device, non_blocking=True)
+    return _shared((values, device), device, lambda: _uploaded(values, device))
 
 
 def chunks(sizes: tuple[int, ...], chunk: int, device: torch.device) -> Tensor:
     """int32 (row, index) of the pieces of at most `chunk` elements that tensors of `sizes` are cut into."""
-    return _keep((sizes, chunk, device), lambda: _cut(sizes, chunk, device))
+    return _shared((sizes, chunk, device), device, lambda: _cut(sizes, chunk, device))
+
+
+def moving(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """int64 numbers that may be others at the next step: addresses of gradients."""
+    if _capturing(device):
+        return _uploaded(values, device)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
+    return _kept_or((values, device, stream), lambda: _uploaded(values, device))
+
+
+def floats(values: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """fp32 numbers for one step, in the order of the stream."""
+    table = torch.tensor(values, dtype=torch.float32, pin_memory=device.type == "cuda")
+    return table.to(device, non_blocking=True)
 
 
 def _cut(sizes: tuple[int, ...], chunk: int, device: torch.device) -> Tensor:
@@ -60,27 +58,24 @@ def _cut(sizes: tuple[int, ...], chunk: int, device: torch.device) -> Tensor:
     return torch.stack((row, index), 1).int()
 
 
-def _keep(key: Any, make: Callable[[], Tensor]) -> Tensor:
+def _shared(key: Any, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
     """A table that any stream may read."""
-    device = key[-1]
-    if device.type != "cuda":
-        return _look_up(key, make)
     if _capturing(device):
-        if key not in _kept:
-            return make()
-        return _captured.setdefault(key, _kept[key])
+        return _captured.setdefault(key, _kept[key]) if key in _kept else make()
+    if device.type != "cuda":
+        return _kept_or(key, make)
 
     def made() -> Tensor:
         table = make()
         torch.cuda.current_stream(device).synchronize()
         return table
 
-    table = _look_up(key, made)
+    table = _kept_or(key, made)
     table.record_stream(torch.cuda.current_stream(device))  # should it be dropped while this stream still reads it
     return table
 
 
-def _look_up(key: Any, make: Callable[[], Tensor]) -> Tensor:
+def _kept_or(key: Any, make: Callable[[], Tensor]) -> Tensor:
     found = _kept.get(key)
     if found is None:
         found = make()
@@ -91,15 +86,16 @@ def _look_up(key: Any, make: Callable[[], Tensor]) -> Tensor:
 
 
 def _capturing(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
     with torch.cuda.device(device):
         return torch.cuda.is_current_stream_capturing()
 
 
 def _uploaded(values: tuple[int, ...], device: torch.device) -> Tensor:
-    if device.type != "cuda":
-        return torch.tensor(values, dtype=torch.int64, device=device)
     if _capturing(device):
         table = torch.zeros(len(values), dtype=torch.int64, device=device)
         torch._foreach_add_(list(table.unbind()), list(values))
         return table
-    return torch.tensor(values, dtype=torch.int64, pin_memory=True).to(device, non_blocking=True)
+    table = torch.tensor(values, dtype=torch.int64, pin_memory=device.type == "cuda")
+    return table.to(device, non_blocking=True)
