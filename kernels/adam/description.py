@@ -22,6 +22,8 @@ Column = tuple[tuple[Kind, ...], tuple[tuple[int, ...], ...]]  # kinds and strid
 _kind = attrgetter("dtype", "shape", "device")
 _CLASSES = {Tensor, torch.nn.Parameter}  # a subclass may mean something else by its memory
 
+_CPU = torch.device("cpu")
+
 # The real numbers that an element consists of, and how many.
 REAL = {
     torch.float32: (torch.float32, 1),
@@ -46,7 +48,7 @@ class Description:
     reals: tuple[torch.dtype, ...] = ()
     dtype: str = "float32"
     state_dtype: str = "float32"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
     steps_on_device: bool = False
     wide_steps: tuple[bool, ...] = ()  # the counts that are kept in fp64
 
@@ -91,7 +93,7 @@ def _described(columns: tuple[Column, ...]) -> Description:
         reals=tuple(REAL[dtype][0] for dtype, _, _ in kinds),
         dtype=_one_name({dtype for dtype, _, _ in kinds}),
         state_dtype=_one_name({dtype for dtype, _, _ in states[0][0]}),
-        device=kinds[0][2] if kinds else torch.device("cpu"),
+        device=kinds[0][2] if kinds else _CPU,
         steps_on_device=all(device == kinds[0][2] for _, _, device in steps[0]),
         wide_steps=tuple(dtype is torch.float64 for dtype, _, _ in steps[0]),
     )

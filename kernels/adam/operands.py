@@ -19,9 +19,7 @@ def operands(spec: AdamSpec, seed: int = 0) -> tuple[Lists, Hyper]:
     def lists(dtype: str, positive: bool = False) -> list[torch.Tensor]:
         made = [torch.randn(n, generator=generator, device=spec.device) for n in sizes]
         dtypes = ("float32", "bfloat16", "float16") if dtype == MIXED else (dtype,)
-        return [
-            (t.abs() if positive else t).to(getattr(torch, dtypes[i % len(dtypes)])) for i, t in enumerate(made)
-        ]
+        return [(t.abs() if positive else t).to(getattr(torch, dtypes[i % len(dtypes)])) for i, t in enumerate(made)]
 
     return Lists(
         params=lists(spec.dtype),

@@ -170,10 +170,7 @@ def step_run(
         i = begin + tl.arange(0, BLOCK)
         inside = i < length
         g = tl.load(grad + i, mask=inside).to(tl.float32) * factor
-        if MASTER:
-            p = tl.load(master + i, mask=inside)
-        else:
-            p = tl.load(param + i, mask=inside).to(tl.float32)
+        p = tl.load((master if MASTER else param) + i, mask=inside).to(tl.float32)
         m = tl.load(exp_avg + i, mask=inside).to(tl.float32)
         v = tl.load(exp_avg_sq + i, mask=inside).to(tl.float32)
         if COUPLED:

@@ -91,11 +91,12 @@ def step(
     clips = isinstance(clip, Tensor) or clip != 1
     for part in [lists] if torch.compiler.is_compiling() else lists.parts():
         selection = _selection(part, options, target, among)
-        if selection is None or selection.target == "aten":
-            if not (clips or part.masters or part.emas or _torch_must_not(part, options, selection)):
-                columns = (getattr(part, name) for name in _COLUMNS)
-                aten.functional(*map(list, columns), **options)
-                continue
+        if (selection is None or selection.target == "aten") and not (
+            clips or part.masters or part.emas or _torch_must_not(part, options, selection)
+        ):
+            columns = (getattr(part, name) for name in _COLUMNS)
+            aten.functional(*map(list, columns), **options)
+            continue
         on_host = not part.params or part.params[0].is_cpu
         if on_host and options["found_inf"] is not None and options["found_inf"].item():
             continue

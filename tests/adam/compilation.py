@@ -1,0 +1,63 @@
+"""Prints, as JSON, how the Triton step compiles for a GPU that is not here: python compilation.py sm_90.
+
+Each way to block a chunk meets the kernels with the most tensors, the first one all dtypes; what only scales a bound
+(`pieces`) is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+import torch
+
+from accelops.bench.triton_aot import compile_for
+from accelops.kernels.adam import operands, triton
+from accelops.kernels.adam.lists import Hyper, Lists
+from accelops.kernels.adam.spec import AdamSpec
+
+_operands = operands.operands
+
+
+def number() -> torch.Tensor:
+    return torch.empty((), device="meta")
+
+
+def everything(spec: AdamSpec) -> tuple[Lists, Hyper]:
+    """Coupled weight decay, and all numbers on the device."""
+    lists, hyper = _operands(spec)
+    there = {name: number() for name in ("lr", "grad_factor", "grad_scale", "found_inf")}
+    return lists, dataclasses.replace(hyper, weight_decay=0.1, maximize=True, **there)
+
+
+def counted_on_host(spec: AdamSpec) -> tuple[Lists, Hyper]:
+    lists, hyper = _operands(spec)
+    return dataclasses.replace(lists, state_steps=[torch.tensor(3.0) for _ in lists.params]), hyper
+
+
+def cases() -> list[tuple[AdamSpec, Any]]:
+    every = {"amsgrad": True, "ema": True, "device": "meta", "tensors": 3}
+    return [
+        (AdamSpec(10**6, 3, device="meta"), counted_on_host),
+        (AdamSpec(10**6, **every), everything),
+        (AdamSpec(10**6, 3, "bfloat16", "bfloat16", device="meta"), counted_on_host),
+        (AdamSpec(10**6, 3, "float16", "float16", device="meta"), _operands),
+        (AdamSpec(10**6, dtype="bfloat16", master=True, **every), everything),
+        (AdamSpec(10**6, 3, "mixed", "mixed", device="meta"), _operands),
+    ]
+
+
+def main(architecture: str) -> None:
+    configs = triton.configs(AdamSpec(1))
+    distinct = list({(c.block, c.num_warps): c for c in reversed(configs)}.values())
+    triton.configs = lambda spec: distinct if spec.ema else configs[:1]
+    for spec, made in cases():
+        operands.operands = made
+        for compiled in compile_for(architecture, [spec]):
+            print(json.dumps(dataclasses.asdict(compiled)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
