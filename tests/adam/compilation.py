@@ -1,6 +1,6 @@
 """Prints, as JSON, how the Triton step compiles for a GPU that is not here: python compilation.py sm_90.
 
-Each way to block a chunk meets the kernels with the most tensors, the first one all dtypes; what only scales a bound
+"wide" counts the instructions of `step` that load 16 bytes. Each way to block a chunk meets the kernels with the most tensors, the first one all dtypes; what only scales a bound
 (`pieces`) is left out.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from typing import Any
 
@@ -53,10 +54,21 @@ def main(architecture: str) -> None:
     configs = triton.configs(AdamSpec(1))
     distinct = list({(c.block, c.num_warps): c for c in reversed(configs)}.values())
     triton.configs = lambda spec: distinct if spec.ema else configs[:1]
+    wide: list[int] = []
+    warmup = triton.step.warmup
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        made = warmup(*arguments, **options)
+        assembly = made.asm["ptx"] if "ptx" in made.asm else made.asm["amdgcn"]
+        wide.append(len(re.findall(r"ld\.global\.v4\.b32|global_load_dwordx4", assembly)))
+        return made
+
+    triton.step.warmup = counting
     for spec, made in cases():
         operands.operands = made
         for compiled in compile_for(architecture, [spec]):
-            print(json.dumps(dataclasses.asdict(compiled)))
+            found = {"wide": wide.pop()} if compiled.kernel == "step" else {}
+            print(json.dumps({**dataclasses.asdict(compiled), **found}))
 
 
 if __name__ == "__main__":
