@@ -103,7 +103,7 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
         hyper.grad_scale,
         hyper.grad_factor,
         *same,
-        0.0 if hyper.decoupled else float(hyper.weight_decay),
+        float(hyper.weight_decay),
         1 - hyper.beta1,
         float(hyper.beta2),
         1 - hyper.beta2,
