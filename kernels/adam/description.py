@@ -14,6 +14,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
+from .blockwise import blocks
 from .spec import MIXED
 
 Kind = tuple[torch.dtype, torch.Size, torch.device]
@@ -79,9 +80,10 @@ def family(kind: Kind) -> tuple[torch.device, bool]:
 
 @lru_cache(maxsize=256)
 def _described(columns: tuple[Column, ...]) -> Description:
-    params, grads, *states, steps, masters, emas = columns
+    params, grads, *states, steps, masters, emas, scales, scales_sq = columns
     kinds = params[0]
-    why = _refusal(params, grads, states, steps, masters, emas)
+    why = _refusal(params, grads, states, steps, masters, emas, bool(scales[0]))
+    why = why or (_refusal_of_8_bits(params, states, (scales, scales_sq)) if scales[0] else "")
     if why:
         return Description(why=why)
     if len(set(map(family, kinds))) > 1:
@@ -99,7 +101,9 @@ def _described(columns: tuple[Column, ...]) -> Description:
     )
 
 
-def _refusal(params: Column, grads: Column, states: list[Column], steps: Column, masters: Column, emas: Column) -> str:
+def _refusal(
+    params: Column, grads: Column, states: list[Column], steps: Column, masters: Column, emas: Column, in_8_bits: bool
+) -> str:
     kinds = params[0]
     columns = (grads, *states, masters, emas)
     if any(len(column[0]) not in (len(kinds), 0) for column in columns) or not (
@@ -116,7 +120,8 @@ def _refusal(params: Column, grads: Column, states: list[Column], steps: Column,
     own = [dtype for dtype, _, _ in kinds]
     full = [dtype if REAL[dtype][0] is torch.float64 or dtype.is_complex else torch.float32 for dtype in own]
     kept = [[dtype for dtype, _, _ in column[0]] for column in states if column[0]]
-    if any(dtypes != kept[0] for dtypes in kept) or kept[0] not in (own, full):
+    expected = ([torch.uint8] * len(own),) if in_8_bits else (own, full)
+    if any(dtypes != kept[0] for dtypes in kept) or kept[0] not in expected:
         return "states of different dtypes"
     if any([dtype for dtype, _, _ in column[0]] not in ([], full) for column in (masters, emas)):
         return "masters or averages that are not of full precision"
@@ -124,6 +129,21 @@ def _refusal(params: Column, grads: Column, states: list[Column], steps: Column,
         return "a step count that is not one fp32 or fp64 number"
     if any(device.type != "cpu" and device != param[2] for (_, _, device), param in zip(steps[0], kinds, strict=True)):
         return "a step count on another device"
+    return ""
+
+
+def _refusal_of_8_bits(params: Column, states: list[Column], scales: tuple[Column, Column]) -> str:
+    kinds = params[0]
+    if states[2][0]:
+        return "amsgrad with moments in 8 bits"
+    if any(REAL[dtype] not in ((torch.float32, 1), (torch.bfloat16, 1), (torch.float16, 1)) for dtype, _, _ in kinds):
+        return "moments in 8 bits of a parameter that is neither fp32 nor bf16 nor fp16"
+    wanted = tuple((torch.float32, (blocks(shape.numel()),), device) for _, shape, device in kinds)
+    if any(column[0] != wanted for column in scales):
+        return "scales that are not one fp32 number for each block of 8 bits"
+    # A block is of elements that follow each other in memory: in another order its codes are of other blocks.
+    if not all(_regular(k, params, states[:2]) for k in range(len(kinds))):
+        return "moments in 8 bits in another order than their parameter"
     return ""
 
 

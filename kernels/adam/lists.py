@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .spec import AdamSpec
 class Lists:
     """The tensors of a step, each list empty or as long as `params`; named as in torch.optim.adam.adam. `masters` and
     `emas` are copies and averages of the parameters at full precision (fp32, for fp64 and complex parameters their own).
+    With `exp_avg_scales` and `exp_avg_sq_scales` the moments are codes in 8 bits (blockwise.py).
     """
 
     params: Sequence[Tensor]
@@ -30,22 +32,33 @@ class Lists:
     state_steps: Sequence[Tensor]
     masters: Sequence[Tensor] = ()
     emas: Sequence[Tensor] = ()
+    exp_avg_scales: Sequence[Tensor] = ()
+    exp_avg_sq_scales: Sequence[Tensor] = ()
 
     @cached_property
     def table(self) -> Any:
         """The addresses for native kernels, valid as long as no tensor gets new memory; a Description where they cannot
         read the lists at all."""
-        if native is None or (self.params and not self.params[0].is_cpu):
+        if native is None or self.exp_avg_scales or (self.params and not self.params[0].is_cpu):
             return self.description
-        return native.AdamTable(*(getattr(self, f.name) for f in fields(self)))
+        return native.AdamTable(
+            self.params,
+            self.grads,
+            self.exp_avgs,
+            self.exp_avg_sqs,
+            self.max_exp_avg_sqs,
+            self.state_steps,
+            self.masters,
+            self.emas,
+        )
 
     @cached_property
     def description(self) -> Description:
         """Valid as long as no tensor gets new memory."""
         return describe([getattr(self, f.name) for f in fields(self)])
 
-    def spec(self) -> AdamSpec:
-        """The Spec of the step. Raises ValueError where `table.why` says that no kernel can read the lists."""
+    def spec(self, stochastic: bool = False) -> AdamSpec:
+        """The Spec of the step, with stochastic rounding or without. Raises ValueError where `table.why` says that no kernel can read the lists."""
         table = self.table
         if table.why:
             raise ValueError(f"adam: {table.why}")
@@ -58,6 +71,7 @@ class Lists:
             amsgrad=bool(self.max_exp_avg_sqs),
             master=bool(self.masters),
             ema=bool(self.emas),
+            stochastic=stochastic,
             device=table.device.type if isinstance(table, Description) else "cpu",
         )
 
@@ -82,7 +96,7 @@ class Lists:
             param = self.params[k].detach()
             order = torch.empty_like(param).stride()  # of a parameter with gaps or overlaps: dense
             for name, tensors in ordered.items():
-                if name == "state_steps" or not tensors or tensors[k].stride() == order:
+                if name in _OF_NO_ORDER or not tensors or tensors[k].stride() == order:
                     continue
                 original = tensors[k].detach()
                 tensors[k] = original.new_empty_strided(param.shape, order).copy_(original)
@@ -92,14 +106,18 @@ class Lists:
 
     def written(self) -> list[Tensor]:
         """All that a step changes, but the step counts."""
-        return [*self.params, *self.exp_avgs, *self.exp_avg_sqs, *self.max_exp_avg_sqs, *self.masters, *self.emas]
+        states = (self.exp_avgs, self.exp_avg_sqs, self.max_exp_avg_sqs, self.exp_avg_scales, self.exp_avg_sq_scales)
+        return [*self.params, *chain.from_iterable(states), *self.masters, *self.emas]
+
+
+_OF_NO_ORDER = ("state_steps", "exp_avg_scales", "exp_avg_sq_scales")
 
 
 @dataclass(frozen=True)
 class Hyper:
     """Hyperparameters of a step; gradients are multiplied by `grad_factor` (the clip coefficient) first, and divided by
-    `grad_scale` (the loss scale). Where `found_inf` is not 0 the step is skipped. Native kernels take numbers, and neither
-    of the last two."""
+    `grad_scale` (the loss scale). Where `found_inf` is not 0 the step is skipped. With a `seed`, 63 bits, bf16 parameters
+    are rounded stochastically (rounding.py). Native kernels take numbers, and none of the last three."""
 
     lr: float | Tensor
     beta1: float
@@ -112,3 +130,4 @@ class Hyper:
     ema_decay: float = 0.0
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
+    seed: int | None = None

@@ -160,9 +160,10 @@ def test_bias_corrections_have_the_precision_of_fp32(t: int, betas: tuple[float,
     hyper = replace(HYPER, beta1=betas[0], beta2=betas[1])
     moved = to(devices()[0], lists)
     addresses = triton.tables.fixed(triton._addresses(moved), moved.description.device)
-    step_size, root, _ = triton._counted_on_device(moved, hyper, addresses).flatten().tolist()
+    step_size, root, decay, count = triton._counted_on_device(moved, hyper, addresses).flatten().tolist()
     assert step_size == pytest.approx(HYPER.lr / (1 - betas[0] ** t), rel=3e-7)
     assert root == pytest.approx((1 - betas[1] ** t) ** -0.5, rel=3e-7)
+    assert (decay, count) == (1, t)
 
 
 def test_what_it_does_not_serve_it_names() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import triton
@@ -19,6 +20,7 @@ from torch.autograd.graph import increment_version
 
 from accelops.targets import triton as gpu
 
+from .. import blockwise
 from ..lists import Hyper, Lists
 from ..spec import MIXED, AdamSpec
 from . import tables
@@ -45,8 +47,8 @@ def unsupported(spec: AdamSpec) -> list[str]:
         reasons.append(f"runs on {gpu.devices()[0]} tensors, not on {spec.device}")
     if spec.dtype not in NAMES:
         reasons.append(f"dtype {spec.dtype}: only {', '.join(NAMES)}")
-    elif spec.state_dtype not in (spec.dtype, "float32"):
-        reasons.append(f"state_dtype {spec.state_dtype}: expected {spec.dtype} or float32")
+    elif spec.state_dtype not in (spec.dtype, "float32", "uint8"):
+        reasons.append(f"state_dtype {spec.state_dtype}: expected {spec.dtype}, float32 or uint8")
     return reasons
 
 
@@ -82,7 +84,7 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
     device, sizes, tensors = found.device, found.sizes, len(found)
     addresses = tables.fixed(_addresses(lists), device)
     if found.steps_on_device:
-        numbers, same = _counted_on_device(lists, hyper, addresses), (0.0, 0.0, 0.0)
+        numbers, same = _counted_on_device(lists, hyper, addresses), (0.0, 0.0, 0.0, 0)
     else:
         numbers, same = _counted_on_host(lists, hyper)
     chunks = tables.chunks(sizes, config.block * config.pieces, device)
@@ -109,12 +111,15 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
         1 - hyper.beta2,
         float(hyper.eps),
         1 - hyper.ema_decay,
+        _quantiles(device) if state is torch.uint8 else None,
+        hyper.seed or 0,
         tensors,
         DTYPE=DTYPES.get(dtype),
-        STATE=DTYPES.get(state),
+        STATE=tl.uint8 if state is torch.uint8 else DTYPES.get(state),
         AMSGRAD=bool(lists.max_exp_avg_sqs),
         MASTER=bool(lists.masters),
         EMA=bool(lists.emas),
+        STOCHASTIC=hyper.seed is not None,
         COUPLED=bool(hyper.weight_decay) and not hyper.decoupled,
         MAXIMIZE=hyper.maximize,
         FACTOR_ON_DEVICE=isinstance(hyper.grad_factor, Tensor),
@@ -133,6 +138,12 @@ def _real(dtype: torch.dtype) -> torch.dtype:
     return dtype.to_real() if dtype.is_complex else dtype
 
 
+@lru_cache(maxsize=16)
+def _quantiles(device: torch.device) -> Tensor:
+    """The maps of the first and of the second moment."""
+    return torch.cat([blockwise.numbers(signed, device) for signed in (True, False)])
+
+
 def _addresses(lists: Lists) -> tuple[int, ...]:
     """The table whose rows kernels.py names."""
     columns = (
@@ -143,6 +154,8 @@ def _addresses(lists: Lists) -> tuple[int, ...]:
         lists.masters,
         lists.emas,
         lists.state_steps if lists.description.steps_on_device else (),
+        lists.exp_avg_scales,
+        lists.exp_avg_sq_scales,
     )
     none = (0,) * len(lists.params)
     return tuple(address for column in columns for address in (map(Tensor.data_ptr, column) if column else none))
@@ -150,7 +163,7 @@ def _addresses(lists: Lists) -> tuple[int, ...]:
 
 def _counted_on_device(lists: Lists, hyper: Hyper, addresses: Tensor) -> Tensor:
     found = lists.description
-    numbers = torch.empty(3, len(found), dtype=torch.float32, device=found.device)
+    numbers = torch.empty(4, len(found), dtype=torch.float32, device=found.device)
     gpu.launch(
         count,
         (triton.cdiv(len(found), 256),),
@@ -175,17 +188,17 @@ def _logarithm(beta: float) -> float:
     return math.log(beta) if beta > 0 else -math.inf
 
 
-def _counted_on_host(lists: Lists, hyper: Hyper) -> tuple[Tensor | None, tuple[float, float, float]]:
-    """What kernels.count works out, as a table, or as three numbers where it is the same for all parameters."""
+def _counted_on_host(lists: Lists, hyper: Hyper) -> tuple[Tensor | None, tuple[float, float, float, int]]:
+    """What kernels.count works out, as a table, or as four numbers where it is the same for all parameters."""
     torch._foreach_add_(list(lists.state_steps), torch.tensor(1.0), alpha=1.0)
     counts = [step.item() for step in lists.state_steps]
     numbers = {t: _numbers(t, hyper) for t in set(counts)}
     if len(numbers) == 1:
         return None, numbers[counts[0]]
-    return tables.floats(tuple(zip(*map(numbers.get, counts), strict=True)), lists.description.device), (0.0,) * 3
+    return tables.floats(tuple(zip(*map(numbers.get, counts), strict=True)), lists.description.device), (0.0, 0.0, 0.0, 0)
 
 
-def _numbers(t: float, hyper: Hyper) -> tuple[float, float, float]:
+def _numbers(t: float, hyper: Hyper) -> tuple[float, float, float, int]:
     lr = float(hyper.lr)
     decay = 1 - lr * hyper.weight_decay if hyper.decoupled else 1.0
-    return lr / (1 - hyper.beta1**t), (1 - hyper.beta2**t) ** -0.5, decay
+    return lr / (1 - hyper.beta1**t), (1 - hyper.beta2**t) ** -0.5, decay, int(t)

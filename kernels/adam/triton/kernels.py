@@ -13,6 +13,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .blockwise import decode, encode
+from .rounding import bits, rounded
+
 # The rows of the table of addresses: one for each list of tensors; 0 where a list is empty.
 PARAM = tl.constexpr(0)
 EXP_AVG = tl.constexpr(1)
@@ -21,6 +24,8 @@ LARGEST = tl.constexpr(3)
 MASTER_COPY = tl.constexpr(4)
 AVERAGE = tl.constexpr(5)
 STEP_COUNT = tl.constexpr(6)
+SCALE = tl.constexpr(7)
+SCALE_SQ = tl.constexpr(8)
 
 
 @triton.jit
@@ -32,13 +37,13 @@ def number(given, ON_DEVICE: tl.constexpr):
         return given
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tensors"])
 def count(
     addresses, wide, numbers, found_inf, lr, log_beta1, log_beta2, weight_decay, tensors,
     LR_ON_DEVICE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Raise the counts of BLOCK parameters, but for those of a step that is skipped, and write into the three rows of
-    `numbers`: lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), 1 - lr * weight_decay. `wide` says which counts are fp64."""
+    """Raise the counts t of BLOCK parameters, but for those of a step that is skipped, and write into the rows of `numbers`
+    lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), 1 - lr * weight_decay, and t. `wide` says which counts are fp64."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = row < tensors
     address = tl.load(addresses + STEP_COUNT * tensors + row, mask=inside, other=0)
@@ -59,19 +64,21 @@ def count(
     tl.store(numbers + tensors + row, root.to(tl.float32), mask=inside)
     decay = (1 - rate * weight_decay).to(tl.float32)
     tl.store(numbers + 2 * tensors + row, decay, mask=inside)
+    tl.store(numbers + 3 * tensors + row, t.to(tl.float32), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tensors", "t", "seed"])
 def step(
-    chunks, sizes, codes, addresses, grads, numbers, found_inf, grad_scale, grad_factor, step_size, root, decay,
-    l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, tensors,
+    chunks, sizes, codes, addresses, grads, numbers, found_inf, grad_scale, grad_factor, step_size, root, decay, t,
+    l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, quantiles, seed, tensors,
     DTYPE: tl.constexpr, STATE: tl.constexpr, AMSGRAD: tl.constexpr, MASTER: tl.constexpr, EMA: tl.constexpr,
-    COUPLED: tl.constexpr, MAXIMIZE: tl.constexpr, FACTOR_ON_DEVICE: tl.constexpr,
+    STOCHASTIC: tl.constexpr, COUPLED: tl.constexpr, MAXIMIZE: tl.constexpr, FACTOR_ON_DEVICE: tl.constexpr,
     VECTOR: tl.constexpr, BLOCK: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip
     """Step one chunk. DTYPE is that of all parameters, or None where `codes` says it of each; STATE that of all moments,
-    or None where they have their parameters'. `numbers` are those of `count`, or None where all parameters have
-    `step_size`, `root` and `decay`. Gradients are multiplied by `grad_factor` and divided by `grad_scale`."""
+    or None where they have their parameters'; uint8 means indices into `quantiles`. `numbers` are those of `count`, or
+    None where all parameters have `step_size`, `root`, `decay` and `t`. Gradients are multiplied by `grad_factor` and
+    divided by `grad_scale`. STOCHASTIC: bf16 parameters are rounded by bits that `seed` begins."""
     chunk = chunks + 2 * tl.program_id(0).to(tl.int64)
     row = tl.load(chunk)
     first = tl.load(chunk + 1).to(tl.int64) * (BLOCK * PIECES)
@@ -82,6 +89,7 @@ def step(
         step_size = tl.load(numbers + row)
         root = tl.load(numbers + tensors + row)
         decay = tl.load(numbers + 2 * tensors + row)
+        t = tl.load(numbers + 3 * tensors + row).to(tl.int32)
     factor = number(grad_factor, FACTOR_ON_DEVICE)
     if grad_scale is not None:
         factor = tl.div_rn(factor, tl.load(grad_scale))
@@ -91,31 +99,35 @@ def step(
         code = tl.load(codes + row)
         if code == 0:
             step_parameter(
-                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, tl.float32, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
+                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
+                beta2_rest, eps, ema_rest, quantiles, seed, tl.float32, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED,
+                VECTOR, BLOCK,
             )  # fmt: skip
         elif code == 1:
             step_parameter(
-                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, tl.bfloat16, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
+                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
+                beta2_rest, eps, ema_rest, quantiles, seed, tl.bfloat16, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED,
+                VECTOR, BLOCK,
             )  # fmt: skip
         else:
             step_parameter(
-                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, tl.float16, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
+                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
+                beta2_rest, eps, ema_rest, quantiles, seed, tl.float16, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED,
+                VECTOR, BLOCK,
             )  # fmt: skip
     else:
         step_parameter(
-            addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2,
-            beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
+            addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
+            beta2_rest, eps, ema_rest, quantiles, seed, DTYPE, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED,
+            VECTOR, BLOCK,
         )  # fmt: skip
 
 
 @triton.jit
 def step_parameter(
-    addresses, grads, row, tensors, first, length, factor, step_size, root, decay, l2, beta1_rest, beta2, beta2_rest,
-    eps, ema_rest, DTYPE: tl.constexpr, STATE: tl.constexpr, AMSGRAD: tl.constexpr, MASTER: tl.constexpr,
-    EMA: tl.constexpr, COUPLED: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
+    addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2, beta2_rest,
+    eps, ema_rest, quantiles, seed, DTYPE: tl.constexpr, STATE: tl.constexpr, AMSGRAD: tl.constexpr, MASTER: tl.constexpr,
+    EMA: tl.constexpr, STOCHASTIC: tl.constexpr, COUPLED: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """`length` elements from `first` on of the parameter of a row.
 
@@ -131,16 +143,20 @@ def step_parameter(
     largest = tl.load(state + LARGEST * tensors)
     master = tl.load(state + MASTER_COPY * tensors)
     ema = tl.load(state + AVERAGE * tensors)
+    scale = tl.load(state + SCALE * tensors)
+    scale_sq = tl.load(state + SCALE_SQ * tensors)
     places = param | grad | exp_avg | exp_avg_sq | largest | master | ema
     if (places % 16) + (length % VECTOR) == 0:
         step_run(
-            param, grad, exp_avg, exp_avg_sq, largest, master, ema, first, length, factor, step_size, root, decay,
-            l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, VECTOR, BLOCK,
+            param, grad, exp_avg, exp_avg_sq, largest, master, ema, scale, scale_sq, row, first, length, factor,
+            step_size, root, decay, t, l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, quantiles, seed,
+            DTYPE, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED, VECTOR, BLOCK,
         )  # fmt: skip
     else:
         step_run(
-            param, grad, exp_avg, exp_avg_sq, largest, master, ema, first, length, factor, step_size, root, decay,
-            l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, DTYPE, STATE, AMSGRAD, MASTER, EMA, COUPLED, 1, BLOCK,
+            param, grad, exp_avg, exp_avg_sq, largest, master, ema, scale, scale_sq, row, first, length, factor,
+            step_size, root, decay, t, l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, quantiles, seed,
+            DTYPE, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED, 1, BLOCK,
         )  # fmt: skip
 
 
@@ -152,13 +168,15 @@ def pointer(address, first, DTYPE: tl.constexpr, VECTOR: tl.constexpr):
 
 @triton.jit
 def step_run(
-    param_at, grad_at, exp_avg_at, exp_avg_sq_at, largest_at, master_at, ema_at, first, length, factor, step_size, root,
-    decay, l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, DTYPE: tl.constexpr, STATE: tl.constexpr,
-    AMSGRAD: tl.constexpr, MASTER: tl.constexpr, EMA: tl.constexpr, COUPLED: tl.constexpr, VECTOR: tl.constexpr,
-    BLOCK: tl.constexpr,
+    param_at, grad_at, exp_avg_at, exp_avg_sq_at, largest_at, master_at, ema_at, scale_at, scale_sq_at, row, first, length,
+    factor, step_size, root, decay, t, l2, beta1_rest, beta2, beta2_rest, eps, ema_rest, quantiles, seed,
+    DTYPE: tl.constexpr, STATE: tl.constexpr, AMSGRAD: tl.constexpr, MASTER: tl.constexpr, EMA: tl.constexpr,
+    STOCHASTIC: tl.constexpr, COUPLED: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     length = length // VECTOR * VECTOR  # it is a multiple already; so the compiler sees it
     MOMENT: tl.constexpr = DTYPE if STATE is None else STATE
+    QUANTISED: tl.constexpr = MOMENT == tl.uint8
+    BLOCKS: tl.constexpr = BLOCK // 256
     param = pointer(param_at, first, DTYPE, VECTOR)
     grad = pointer(grad_at, first, DTYPE, VECTOR)
     exp_avg = pointer(exp_avg_at, first, MOMENT, VECTOR)
@@ -166,26 +184,50 @@ def step_run(
     largest = pointer(largest_at, first, MOMENT, VECTOR)
     master = pointer(master_at, first, tl.float32, VECTOR)
     ema = pointer(ema_at, first, tl.float32, VECTOR)
+    scale = pointer(scale_at, first // 256, tl.float32, 1)
+    scale_sq = pointer(scale_sq_at, first // 256, tl.float32, 1)
     for begin in range(0, length, BLOCK):
-        i = begin + tl.arange(0, BLOCK)
+        if QUANTISED:
+            i = begin + 256 * tl.arange(0, BLOCKS)[:, None] + tl.arange(0, 256)[None, :]
+        else:
+            i = begin + tl.arange(0, BLOCK)
         inside = i < length
         g = tl.load(grad + i, mask=inside).to(tl.float32) * factor
         p = tl.load((master if MASTER else param) + i, mask=inside).to(tl.float32)
-        m = tl.load(exp_avg + i, mask=inside).to(tl.float32)
-        v = tl.load(exp_avg_sq + i, mask=inside).to(tl.float32)
+        m = tl.load(exp_avg + i, mask=inside)
+        v = tl.load(exp_avg_sq + i, mask=inside)
+        if QUANTISED:
+            block = begin // 256 + tl.arange(0, BLOCKS)
+            is_block = block * 256 < length
+            m = decode(m, tl.load(scale + block, mask=is_block), quantiles, inside)
+            v = decode(v, tl.load(scale_sq + block, mask=is_block), quantiles + 256, inside)
+        m = m.to(tl.float32)
+        v = v.to(tl.float32)
         if COUPLED:
             g += l2 * p
         p *= decay
         m += (g - m) * beta1_rest
         v = v * beta2 + beta2_rest * g * g
-        tl.store(exp_avg + i, m.to(MOMENT), mask=inside)
-        tl.store(exp_avg_sq + i, v.to(MOMENT), mask=inside)
+        if QUANTISED:
+            codes, scales = encode(tl.where(inside, m, 0.0), True)
+            tl.store(exp_avg + i, codes, mask=inside)
+            tl.store(scale + block, scales, mask=is_block)
+            codes, scales = encode(tl.where(inside, v, 0.0), False)
+            tl.store(exp_avg_sq + i, codes, mask=inside)
+            tl.store(scale_sq + block, scales, mask=is_block)
+        else:
+            tl.store(exp_avg + i, m.to(MOMENT), mask=inside)
+            tl.store(exp_avg_sq + i, v.to(MOMENT), mask=inside)
         if AMSGRAD:
             before = tl.load(largest + i, mask=inside).to(tl.float32)
             v = tl.maximum(before, v, propagate_nan=tl.PropagateNan.ALL)
             tl.store(largest + i, v.to(MOMENT), mask=inside)
         p -= tl.div_rn(step_size * m, tl.sqrt_rn(v) * root + eps)
-        tl.store(param + i, p.to(DTYPE), mask=inside)
+        if STOCHASTIC and DTYPE == tl.bfloat16:
+            drawn = bits(seed, row, t, first + begin, BLOCK)
+            tl.store(param + i, rounded(p, tl.reshape(drawn, i.shape)), mask=inside)
+        else:
+            tl.store(param + i, p.to(DTYPE), mask=inside)
         if MASTER:
             tl.store(master + i, p, mask=inside)
         if EMA:
