@@ -87,7 +87,9 @@ def _moments(lists: Lists) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     if not lists.exp_avg_scales:
         return lists.exp_avgs, lists.exp_avg_sqs
     m = [decoded(codes, scales, True) for codes, scales in zip(lists.exp_avgs, lists.exp_avg_scales, strict=True)]
-    v = [decoded(codes, scales, False) for codes, scales in zip(lists.exp_avg_sqs, lists.exp_avg_sq_scales, strict=True)]
+    v = [
+        decoded(codes, scales, False) for codes, scales in zip(lists.exp_avg_sqs, lists.exp_avg_sq_scales, strict=True)
+    ]
     return m, v
 
 

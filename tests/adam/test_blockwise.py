@@ -78,7 +78,9 @@ def test_a_number_is_at_most_half_a_step_from_its_code(how: str, signed: bool) -
     assert scales.eq(1).all()
     numbers = blockwise.numbers(signed, CPU).double()
     found = numbers[codes.long()]
-    nearest = (values.double()[:, None] - numbers).abs().min(1).values  # at most half a step, but below the first number
+    nearest = (
+        (values.double()[:, None] - numbers).abs().min(1).values
+    )  # at most half a step, but below the first number
     assert ((found - values.double()).abs() <= nearest + 1e-6 * values.abs()).all()
 
 

@@ -20,7 +20,7 @@ from torch.autograd.graph import increment_version
 
 from accelops.targets import triton as gpu
 
-from .. import blockwise
+from ..blockwise import numbers
 from ..lists import Hyper, Lists
 from ..spec import MIXED, AdamSpec
 from . import tables
@@ -54,8 +54,10 @@ def unsupported(spec: AdamSpec) -> list[str]:
 
 def configs(spec: AdamSpec) -> list[Config]:
     """16 elements of each tensor a thread are 256 bytes on the way at once, which is meant to cover the waits of a memory;
-    8 of them leave registers to more threads. Many pieces a program read the tables seldom; few even out the end of the
-    launch and the small tensors."""
+    8 of them leave registers to more threads, of which moments in 8 bits, with more arithmetic than memory, have need.
+    Many pieces a program read the tables seldom; few even out the end of the launch and the small tensors."""
+    if spec.state_dtype == "uint8":
+        return [Config(2048, 4, 8), Config(1024, 8, 4), Config(2048, 1, 8), Config(1024, 1, 4), Config(2048, 4, 4)]
     return [Config(2048, 4, 4), Config(1024, 8, 4), Config(2048, 1, 4), Config(1024, 1, 4), Config(4096, 4, 8)]
 
 
@@ -84,9 +86,9 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
     device, sizes, tensors = found.device, found.sizes, len(found)
     addresses = tables.fixed(_addresses(lists), device)
     if found.steps_on_device:
-        numbers, same = _counted_on_device(lists, hyper, addresses), (0.0, 0.0, 0.0, 0)
+        counted, same = _counted_on_device(lists, hyper, addresses), (0.0, 0.0, 0.0, 0)
     else:
-        numbers, same = _counted_on_host(lists, hyper)
+        counted, same = _counted_on_host(lists, hyper)
     chunks = tables.chunks(sizes, config.block * config.pieces, device)
     if not chunks.shape[0]:
         return
@@ -100,7 +102,7 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
         tables.fixed(tuple(CODES[dtype] for dtype in found.reals), device),
         addresses,
         tables.moving(tuple(map(Tensor.data_ptr, lists.grads)), device),
-        numbers,
+        counted,
         hyper.found_inf,
         hyper.grad_scale,
         hyper.grad_factor,
@@ -141,7 +143,7 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 @lru_cache(maxsize=16)
 def _quantiles(device: torch.device) -> Tensor:
     """The maps of the first and of the second moment."""
-    return torch.cat([blockwise.numbers(signed, device) for signed in (True, False)])
+    return torch.cat([numbers(signed, device) for signed in (True, False)])
 
 
 def _addresses(lists: Lists) -> tuple[int, ...]:
@@ -163,13 +165,13 @@ def _addresses(lists: Lists) -> tuple[int, ...]:
 
 def _counted_on_device(lists: Lists, hyper: Hyper, addresses: Tensor) -> Tensor:
     found = lists.description
-    numbers = torch.empty(4, len(found), dtype=torch.float32, device=found.device)
+    counted = torch.empty(4, len(found), dtype=torch.float32, device=found.device)
     gpu.launch(
         count,
         (triton.cdiv(len(found), 256),),
         addresses,
         tables.fixed(found.wide_steps, found.device),
-        numbers,
+        counted,
         hyper.found_inf,
         hyper.lr,
         _logarithm(hyper.beta1),
@@ -180,7 +182,7 @@ def _counted_on_device(lists: Lists, hyper: Hyper, addresses: Tensor) -> Tensor:
         BLOCK=256,
         num_warps=4,
     )
-    return numbers
+    return counted
 
 
 def _logarithm(beta: float) -> float:
@@ -192,13 +194,13 @@ def _counted_on_host(lists: Lists, hyper: Hyper) -> tuple[Tensor | None, tuple[f
     """What kernels.count works out, as a table, or as four numbers where it is the same for all parameters."""
     torch._foreach_add_(list(lists.state_steps), torch.tensor(1.0), alpha=1.0)
     counts = [step.item() for step in lists.state_steps]
-    numbers = {t: _numbers(t, hyper) for t in set(counts)}
-    if len(numbers) == 1:
-        return None, numbers[counts[0]]
-    return tables.floats(tuple(zip(*map(numbers.get, counts), strict=True)), lists.description.device), (0.0, 0.0, 0.0, 0)
+    found = {t: _counted(t, hyper) for t in set(counts)}
+    if len(found) == 1:
+        return None, found[counts[0]]
+    return tables.floats(tuple(zip(*map(found.get, counts), strict=True)), lists.description.device), (0.0, 0.0, 0.0, 0)
 
 
-def _numbers(t: float, hyper: Hyper) -> tuple[float, float, float, int]:
+def _counted(t: float, hyper: Hyper) -> tuple[float, float, float, int]:
     lr = float(hyper.lr)
     decay = 1 - lr * hyper.weight_decay if hyper.decoupled else 1.0
     return lr / (1 - hyper.beta1**t), (1 - hyper.beta2**t) ** -0.5, decay, int(t)

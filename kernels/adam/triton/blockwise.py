@@ -13,6 +13,29 @@ import triton.language as tl
 
 
 @triton.jit
+def load_moment(moment, scale, i, inside, begin, length, quantiles, SIGNED: tl.constexpr, QUANTISED: tl.constexpr):
+    """Elements `i` of a moment as fp32; in 8 bits they are all of the blocks from `begin` on, and `scale` has theirs."""
+    if QUANTISED:
+        block = begin // 256 + tl.arange(0, i.shape[0])
+        given = tl.load(moment + i, mask=inside)
+        scales = tl.load(scale + block, mask=256 * block < length)
+        return decode(given, scales, quantiles if SIGNED else quantiles + 256, inside)
+    else:
+        return tl.load(moment + i, mask=inside).to(tl.float32)
+
+
+@triton.jit
+def store_moment(moment, scale, i, inside, begin, length, values, SIGNED: tl.constexpr, QUANTISED: tl.constexpr):
+    if QUANTISED:
+        block = begin // 256 + tl.arange(0, i.shape[0])
+        codes, scales = encode(tl.where(inside, values, 0.0), SIGNED)
+        tl.store(moment + i, codes, mask=inside)
+        tl.store(scale + block, scales, mask=256 * block < length)
+    else:
+        tl.store(moment + i, values.to(moment.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def decode(codes, scales, numbers, inside):
     """`codes` are [blocks, 256] of uint8, `scales` one for each block."""
     return tl.load(numbers + codes.to(tl.int32), mask=inside, other=0.0) * scales[:, None]
@@ -26,10 +49,7 @@ def encode(values, SIGNED: tl.constexpr):
     scales = tl.where(scales < 1.2e-38, 0.0, scales)  # that of the least normal number has an inverse still
     shares = sizes * tl.where(scales > 0, tl.div_rn(1.0, scales), 0.0)[:, None]
     rank = rank_of(shares, SIGNED)
-    if SIGNED:
-        codes = 127 + tl.where(values < 0, -tl.minimum(rank, 127), rank)
-    else:
-        codes = rank
+    codes = 127 + tl.where(values < 0, -tl.minimum(rank, 127), rank) if SIGNED else rank
     return codes.to(tl.uint8), scales
 
 

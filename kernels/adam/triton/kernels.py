@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .blockwise import decode, encode
+from .blockwise import load_moment, store_moment
 from .rounding import bits, rounded
 
 # The rows of the table of addresses: one for each list of tensors; 0 where a list is empty.
@@ -97,24 +97,14 @@ def step(
         factor = -factor
     if DTYPE is None:
         code = tl.load(codes + row)
-        if code == 0:
-            step_parameter(
-                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, quantiles, seed, tl.float32, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED,
-                VECTOR, BLOCK,
-            )  # fmt: skip
-        elif code == 1:
-            step_parameter(
-                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, quantiles, seed, tl.bfloat16, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED,
-                VECTOR, BLOCK,
-            )  # fmt: skip
-        else:
-            step_parameter(
-                addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
-                beta2_rest, eps, ema_rest, quantiles, seed, tl.float16, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED,
-                VECTOR, BLOCK,
-            )  # fmt: skip
+        for CODE in tl.static_range(3):
+            if code == CODE:
+                KNOWN: tl.constexpr = tl.float32 if CODE == 0 else (tl.bfloat16 if CODE == 1 else tl.float16)
+                step_parameter(
+                    addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
+                    beta2_rest, eps, ema_rest, quantiles, seed, KNOWN, STATE, AMSGRAD, MASTER, EMA, STOCHASTIC, COUPLED,
+                    VECTOR, BLOCK,
+                )  # fmt: skip
     else:
         step_parameter(
             addresses, grads, row, tensors, first, length, factor, step_size, root, decay, t, l2, beta1_rest, beta2,
@@ -175,8 +165,7 @@ def step_run(
 ):  # fmt: skip
     length = length // VECTOR * VECTOR  # it is a multiple already; so the compiler sees it
     MOMENT: tl.constexpr = DTYPE if STATE is None else STATE
-    QUANTISED: tl.constexpr = MOMENT == tl.uint8
-    BLOCKS: tl.constexpr = BLOCK // 256
+    QUANTISED: tl.constexpr = MOMENT == tl.uint8  # noqa: SIM300
     param = pointer(param_at, first, DTYPE, VECTOR)
     grad = pointer(grad_at, first, DTYPE, VECTOR)
     exp_avg = pointer(exp_avg_at, first, MOMENT, VECTOR)
@@ -188,42 +177,27 @@ def step_run(
     scale_sq = pointer(scale_sq_at, first // 256, tl.float32, 1)
     for begin in range(0, length, BLOCK):
         if QUANTISED:
-            i = begin + 256 * tl.arange(0, BLOCKS)[:, None] + tl.arange(0, 256)[None, :]
+            i = begin + 256 * tl.arange(0, BLOCK // 256)[:, None] + tl.arange(0, 256)[None, :]
         else:
             i = begin + tl.arange(0, BLOCK)
         inside = i < length
         g = tl.load(grad + i, mask=inside).to(tl.float32) * factor
         p = tl.load((master if MASTER else param) + i, mask=inside).to(tl.float32)
-        m = tl.load(exp_avg + i, mask=inside)
-        v = tl.load(exp_avg_sq + i, mask=inside)
-        if QUANTISED:
-            block = begin // 256 + tl.arange(0, BLOCKS)
-            is_block = block * 256 < length
-            m = decode(m, tl.load(scale + block, mask=is_block), quantiles, inside)
-            v = decode(v, tl.load(scale_sq + block, mask=is_block), quantiles + 256, inside)
-        m = m.to(tl.float32)
-        v = v.to(tl.float32)
+        m = load_moment(exp_avg, scale, i, inside, begin, length, quantiles, True, QUANTISED)
+        v = load_moment(exp_avg_sq, scale_sq, i, inside, begin, length, quantiles, False, QUANTISED)
         if COUPLED:
             g += l2 * p
         p *= decay
         m += (g - m) * beta1_rest
         v = v * beta2 + beta2_rest * g * g
-        if QUANTISED:
-            codes, scales = encode(tl.where(inside, m, 0.0), True)
-            tl.store(exp_avg + i, codes, mask=inside)
-            tl.store(scale + block, scales, mask=is_block)
-            codes, scales = encode(tl.where(inside, v, 0.0), False)
-            tl.store(exp_avg_sq + i, codes, mask=inside)
-            tl.store(scale_sq + block, scales, mask=is_block)
-        else:
-            tl.store(exp_avg + i, m.to(MOMENT), mask=inside)
-            tl.store(exp_avg_sq + i, v.to(MOMENT), mask=inside)
         if AMSGRAD:
             before = tl.load(largest + i, mask=inside).to(tl.float32)
-            v = tl.maximum(before, v, propagate_nan=tl.PropagateNan.ALL)
-            tl.store(largest + i, v.to(MOMENT), mask=inside)
-        p -= tl.div_rn(step_size * m, tl.sqrt_rn(v) * root + eps)
-        if STOCHASTIC and DTYPE == tl.bfloat16:
+            most = tl.maximum(before, v, propagate_nan=tl.PropagateNan.ALL)
+            tl.store(largest + i, most.to(MOMENT), mask=inside)
+        else:
+            most = v
+        p -= tl.div_rn(step_size * m, tl.sqrt_rn(most) * root + eps)
+        if STOCHASTIC and DTYPE == tl.bfloat16:  # noqa: SIM300
             drawn = bits(seed, row, t, first + begin, BLOCK)
             tl.store(param + i, rounded(p, tl.reshape(drawn, i.shape)), mask=inside)
         else:
@@ -233,3 +207,5 @@ def step_run(
         if EMA:
             average = tl.load(ema + i, mask=inside)
             tl.store(ema + i, average + (p - average) * ema_rest, mask=inside)
+        store_moment(exp_avg, scale, i, inside, begin, length, m, True, QUANTISED)
+        store_moment(exp_avg_sq, scale_sq, i, inside, begin, length, v, False, QUANTISED)

@@ -83,16 +83,19 @@ def step(
     target: str | None = None,
     among: tuple[str, ...] = TARGETS,
     unscale: bool = False,
+    wide: bool = False,
+    seed: int | None = None,
 ) -> None:
     """One step by the implementation that is selected. `options` are the keywords of torch.optim.adam.adam; gradients are
     multiplied by `clip` first; `ema_decay` serves lists.emas. `target` asks for one by name, `among` limits the choice.
-    `unscale` divides the gradients by the loss scale in place, in a pass of its own after the step. On other devices than
-    the CPU nothing here waits for them, if the step counts are there too."""
-    clips = isinstance(clip, Tensor) or clip != 1
+    `unscale` divides the gradients by the loss scale in place, in a pass of its own after the step. `wide` says that
+    moments have another dtype than their parameters; with a `seed`, bf16 parameters are rounded stochastically. On other
+    devices than the CPU nothing here waits for them, if the step counts are there too."""
+    extended = wide or seed is not None or isinstance(clip, Tensor) or clip != 1
     for part in [lists] if torch.compiler.is_compiling() else lists.parts():
-        selection = _selection(part, options, target, among)
+        selection = _selection(part, options, target, among, seed is not None)
         if (selection is None or selection.target == "aten") and not (
-            clips or part.masters or part.emas or _torch_must_not(part, options, selection)
+            extended or part.masters or part.emas or part.exp_avg_scales or _torch_must_not(part, options, selection)
         ):
             columns = (getattr(part, name) for name in _COLUMNS)
             aten.functional(*map(list, columns), **options)
@@ -100,7 +103,7 @@ def step(
         on_host = not part.params or part.params[0].is_cpu
         if on_host and options["found_inf"] is not None and options["found_inf"].item():
             continue
-        hyper = (_hyper if on_host else _hyper_on_device)(part, options, clip, ema_decay)
+        hyper = (_hyper if on_host else _hyper_on_device)(part, options, clip, ema_decay, seed)
         if selection is None:
             aten.compose(part, hyper)
         else:
@@ -120,7 +123,9 @@ def grad_norm(lists: Lists) -> Tensor:
 _COLUMNS = ("params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "state_steps")
 
 
-def _hyper(part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None) -> Hyper:
+def _hyper(
+    part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None, seed: int | None
+) -> Hyper:
     scale = options["grad_scale"]
     return Hyper(
         lr=float(options["lr"]),
@@ -132,10 +137,13 @@ def _hyper(part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay
         maximize=options["maximize"],
         grad_factor=float(clip) if scale is None else float(clip) / scale.item(),
         ema_decay=ema_decay or 0.0,
+        seed=seed,
     )
 
 
-def _hyper_on_device(part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None) -> Hyper:
+def _hyper_on_device(
+    part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None, seed: int | None
+) -> Hyper:
     """What the device knows it reads itself."""
     device = part.params[0].device
 
@@ -145,7 +153,7 @@ def _hyper_on_device(part: Lists, options: dict[str, Any], clip: float | Tensor,
     plain = {**options, "grad_scale": None, "lr": 0.0}
     lr = options["lr"]
     return replace(
-        _hyper(part, plain, 1.0, ema_decay),
+        _hyper(part, plain, 1.0, ema_decay, seed),
         lr=there(lr) if isinstance(lr, Tensor) and not lr.is_cpu else float(lr),
         grad_factor=there(clip),
         grad_scale=there(options["grad_scale"]),
@@ -173,11 +181,13 @@ def _unscale(grads: Sequence[Tensor], options: dict[str, Any], on_host: bool) ->
     torch._foreach_div_(grads, scale.to(grads[0].device, non_blocking=True).reshape(()))
 
 
-def _selection(lists: Lists, options: dict[str, Any], target: str | None, among: tuple[str, ...]) -> Selection | None:
+def _selection(
+    lists: Lists, options: dict[str, Any], target: str | None, among: tuple[str, ...], stochastic: bool
+) -> Selection | None:
     """None where the step is torch's to make, or to refuse. Raises TargetUnavailable where another was asked for."""
     why = _why_torch(lists, options)
     if why is None:
-        return select(lists.spec(), target, among)
+        return select(lists.spec(stochastic), target, among)
     asked = target or asked_target()
     if asked not in (None, "aten"):
         raise TargetUnavailable(f"target {asked!r} cannot serve this adam step: {why}")
