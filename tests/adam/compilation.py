@@ -47,13 +47,23 @@ def cases() -> list[tuple[AdamSpec, Any]]:
         (AdamSpec(10**6, 3, "float16", "float16", device="meta"), _operands),
         (AdamSpec(10**6, dtype="bfloat16", master=True, **every), everything),
         (AdamSpec(10**6, 3, "mixed", "mixed", device="meta"), _operands),
+        (AdamSpec(10**6, 3, "bfloat16", "uint8", stochastic=True, device="meta"), counted_on_host),
+        (AdamSpec(10**6, 3, "float32", "uint8", device="meta"), _operands),
     ]
 
 
+def several(spec: AdamSpec) -> bool:
+    return spec.ema or spec.stochastic
+
+
 def main(architecture: str) -> None:
-    configs = triton.configs(AdamSpec(1))
-    distinct = list({(c.block, c.num_warps): c for c in reversed(configs)}.values())
-    triton.configs = lambda spec: distinct if spec.ema else configs[:1]
+    configs = triton.configs
+
+    def distinct(spec: AdamSpec) -> list[triton.Config]:
+        found = configs(spec)
+        return list({(c.block, c.num_warps): c for c in reversed(found)}.values()) if several(spec) else found[:1]
+
+    triton.configs = distinct
     wide: list[int] = []
     warmup = triton.step.warmup
 
