@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,22 +13,15 @@ from torch import Tensor
 
 from accelops.targets.cpu import native
 
+from .description import Description, describe, family
 from .spec import AdamSpec
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """In the place of a native table where there is no native extension."""
-
-    why: str = "the native extension does not load"
-    mixed: bool = False
-    irregular: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Lists:
     """The tensors of a step, each list empty or as long as `params`; named as in torch.optim.adam.adam. `masters` and
     `emas` are copies and averages of the parameters at full precision (fp32, for fp64 and complex parameters their own).
+    With `exp_avg_scales` and `exp_avg_sq_scales` the moments are codes in 8 bits (blockwise.py).
     """
 
     params: Sequence[Tensor]
@@ -38,38 +32,60 @@ class Lists:
     state_steps: Sequence[Tensor]
     masters: Sequence[Tensor] = ()
     emas: Sequence[Tensor] = ()
+    exp_avg_scales: Sequence[Tensor] = ()
+    exp_avg_sq_scales: Sequence[Tensor] = ()
 
     @cached_property
     def table(self) -> Any:
-        """The addresses for native kernels; valid as long as no tensor gets new memory."""
-        if native is None:
-            return _Unreadable()
-        return native.AdamTable(*(getattr(self, f.name) for f in fields(self)))
+        """The addresses for native kernels, valid as long as no tensor gets new memory; a Description where they cannot
+        read the lists at all."""
+        if native is None or self.exp_avg_scales or (self.params and not self.params[0].is_cpu):
+            return self.description
+        return native.AdamTable(
+            self.params,
+            self.grads,
+            self.exp_avgs,
+            self.exp_avg_sqs,
+            self.max_exp_avg_sqs,
+            self.state_steps,
+            self.masters,
+            self.emas,
+        )
 
-    def spec(self) -> AdamSpec:
-        """The Spec of the step. Raises ValueError where `table.why` says that native kernels cannot read the lists."""
-        if self.table.why:
-            raise ValueError(f"adam: {self.table.why}")
-        parts = 2 if self.table.dtype.startswith("complex") else 1  # the table counts real numbers
+    @cached_property
+    def description(self) -> Description:
+        """Valid as long as no tensor gets new memory."""
+        return describe([getattr(self, f.name) for f in fields(self)])
+
+    def spec(self, stochastic: bool = False) -> AdamSpec:
+        """The Spec of the step, with stochastic rounding or without. Raises ValueError where `table.why` says that no kernel can read the lists."""
+        table = self.table
+        if table.why:
+            raise ValueError(f"adam: {table.why}")
+        parts = 2 if table.dtype.startswith("complex") else 1  # the table counts real numbers
         return AdamSpec(
-            numel=self.table.numel // parts,
-            tensors=len(self.table),
-            dtype=self.table.dtype,
-            state_dtype=self.table.state_dtype,
+            numel=table.numel // parts,
+            tensors=len(table),
+            dtype=table.dtype,
+            state_dtype=table.state_dtype,
             amsgrad=bool(self.max_exp_avg_sqs),
             master=bool(self.masters),
             ema=bool(self.emas),
+            stochastic=stochastic,
+            device=table.device.type if isinstance(table, Description) else "cpu",
         )
 
     def parts(self) -> list[Lists]:
-        """These lists, cut into one for each dtype of the parameters."""
+        """These lists, cut into such as one launch can step: on the CPU for each dtype of the parameters, elsewhere for
+        each device, with only fp64 apart."""
         if not self.table.mixed:
             return [self]
-        of_dtype: dict[torch.dtype, list[int]] = {}
+        together: dict[Any, list[int]] = {}
         for k, param in enumerate(self.params):
-            of_dtype.setdefault(param.dtype, []).append(k)
+            key = param.dtype if param.is_cpu else family((param.dtype, param.shape, param.device))
+            together.setdefault(key, []).append(k)
         columns = [getattr(self, f.name) for f in fields(self)]
-        return [Lists(*([c[k] for k in rows] if c else () for c in columns)) for rows in of_dtype.values()]
+        return [Lists(*([c[k] for k in rows] if c else () for c in columns)) for rows in together.values()]
 
     def in_one_order(self) -> tuple[Lists, list[tuple[Tensor, Tensor]]]:
         """The lists with all tensors of a parameter dense and in the same order, through copies where they are not (a
@@ -80,29 +96,38 @@ class Lists:
             param = self.params[k].detach()
             order = torch.empty_like(param).stride()  # of a parameter with gaps or overlaps: dense
             for name, tensors in ordered.items():
-                if name == "state_steps" or not tensors or tensors[k].stride() == order:
+                if name in _OF_NO_ORDER or not tensors or tensors[k].stride() == order:
                     continue
                 original = tensors[k].detach()
-                tensors[k] = torch.empty_strided(param.shape, order, dtype=original.dtype).copy_(original)
+                tensors[k] = original.new_empty_strided(param.shape, order).copy_(original)
                 if name != "grads":
                     copied.append((original, tensors[k]))
         return replace(self, **ordered), copied
 
     def written(self) -> list[Tensor]:
         """All that a step changes, but the step counts."""
-        return [*self.params, *self.exp_avgs, *self.exp_avg_sqs, *self.max_exp_avg_sqs, *self.masters, *self.emas]
+        states = (self.exp_avgs, self.exp_avg_sqs, self.max_exp_avg_sqs, self.exp_avg_scales, self.exp_avg_sq_scales)
+        return [*self.params, *chain.from_iterable(states), *self.masters, *self.emas]
+
+
+_OF_NO_ORDER = ("state_steps", "exp_avg_scales", "exp_avg_sq_scales")
 
 
 @dataclass(frozen=True)
 class Hyper:
-    """Hyperparameters of a step; gradients are multiplied by `grad_factor` (clip coefficient / loss scale) first."""
+    """Hyperparameters of a step; gradients are multiplied by `grad_factor` (the clip coefficient) first, and divided by
+    `grad_scale` (the loss scale). Where `found_inf` is not 0 the step is skipped. With a `seed`, 63 bits, bf16 parameters
+    are rounded stochastically (rounding.py). Native kernels take numbers, and none of the last three."""
 
-    lr: float
+    lr: float | Tensor
     beta1: float
     beta2: float
     eps: float
     weight_decay: float
     decoupled: bool
     maximize: bool = False
-    grad_factor: float = 1.0
+    grad_factor: float | Tensor = 1.0
     ema_decay: float = 0.0
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+    seed: int | None = None

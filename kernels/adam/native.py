@@ -17,6 +17,8 @@ def unsupported(spec: AdamSpec, dtypes: tuple[str, ...]) -> list[str]:
         reasons.append(f"dtype {spec.dtype}: only {', '.join(dtypes)}")
     if spec.state_dtype != spec.dtype and not (spec.dtype in ("bfloat16", "float16") and spec.state_dtype == "float32"):
         reasons.append(f"state_dtype {spec.state_dtype}: expected {spec.dtype}, or float32 for half precision")
+    if spec.stochastic:
+        reasons.append("stochastic rounding")
     return reasons
 
 

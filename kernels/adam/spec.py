@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 from ..spec import ITEMSIZE, Spec
 
+MIXED = "mixed"
+
+_SIZES = {MIXED: ITEMSIZE["float32"], "uint8": 1 + 4 / 256}
+
 
 @dataclass(frozen=True)
 class AdamSpec(Spec):
-    """`numel` elements in `tensors` parameters of `dtype`, their moments in `state_dtype`. `master`: fp32 copies of the
-    parameters are stepped and rounded into them; `ema`: an fp32 average of the parameters is kept too. Hyperparameters
-    are operands, not part of the problem: no choice depends on them."""
+    """`numel` elements in `tensors` parameters of `dtype`, their moments in `state_dtype`: "mixed" where parameters differ,
+    and where moments each have their parameter's, "uint8" in blocks of 8 bits (blockwise.py). `master`: fp32 copies of the
+    parameters are stepped and rounded into them; `ema`: an fp32 average of the parameters is kept too; `stochastic`: bf16
+    parameters are rounded stochastically. Hyperparameters are operands, not part of the problem: no choice depends on them.
+    """
 
     op = "adam"
 
@@ -22,6 +28,7 @@ class AdamSpec(Spec):
     amsgrad: bool = False
     master: bool = False
     ema: bool = False
+    stochastic: bool = False
     device: str = "cpu"
 
     @property
@@ -31,9 +38,9 @@ class AdamSpec(Spec):
 
     @property
     def bytes(self) -> int:
-        """Gradient read; parameter, moments, maximum, master and average read and written: 28 a parameter in fp32."""
-        parameter, state = ITEMSIZE[self.dtype], ITEMSIZE[self.state_dtype]
+        """Gradient read; parameter, moments, maximum, master and average read and written: 28 a parameter in fp32. What is
+        mixed is counted as float32, an upper bound."""
+        parameter, state = (_SIZES.get(d) or ITEMSIZE[d] for d in (self.dtype, self.state_dtype))
         read_parameter = 0 if self.master else parameter  # the master is read in its place
-        return self.numel * (
-            2 * parameter + read_parameter + state * (4 + 2 * self.amsgrad) + 8 * self.master + 8 * self.ema
-        )
+        an_element = 2 * parameter + read_parameter + state * (4 + 2 * self.amsgrad) + 8 * self.master + 8 * self.ema
+        return round(self.numel * an_element)

@@ -7,7 +7,7 @@ import torch
 
 from accelops.kernels.adam import aten
 
-from .contract import DTYPES, HYPER, AdamContract, make
+from .contract import DTYPES, HYPER, AdamContract, copied, make
 
 
 class TestAten(AdamContract):
@@ -26,12 +26,18 @@ def test_fused_is_right_for_a_channels_last_parameter_with_a_contiguous_gradient
     torch.testing.assert_close(other.params[0], lists.params[0])
 
 
-def test_moments_of_another_dtype_are_not_for_torch() -> None:
-    lists = make(torch.bfloat16)
-    lists = replace(
-        lists, exp_avgs=[m.float() for m in lists.exp_avgs], exp_avg_sqs=[v.float() for v in lists.exp_avg_sqs]
-    )
-    assert "state_dtype float32" in aten.unsupported(lists.spec())[0]
+def test_moments_of_full_precision_step_a_copy_of_their_parameter() -> None:
+    lists = make(torch.bfloat16, amsgrad=True)
+    wide = {n: [t.float() for t in getattr(lists, n)] for n in ("exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs")}
+    lists = replace(lists, **wide)
+    exact = replace(copied(lists, torch.float32), state_steps=[s.clone() for s in lists.state_steps])
+    for config in aten.configs(lists.spec()):
+        mine, want = copied(lists), copied(exact)
+        aten.run(config, mine.spec(), mine, HYPER)
+        aten.run(config, want.spec(), want, HYPER)
+        assert all(torch.equal(p, w.bfloat16()) for p, w in zip(mine.params, want.params, strict=True))
+        for name in wide:
+            assert all(map(torch.equal, getattr(mine, name), getattr(want, name)))
 
 
 @pytest.mark.parametrize("config", aten.configs(make(torch.float32).spec()))

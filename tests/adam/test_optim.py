@@ -302,12 +302,3 @@ def test_the_op_passes_torchs_opcheck() -> None:
     for amsgrad in (False, True):
         flags = {"amsgrad": amsgrad, "maximize": False, "decoupled_weight_decay": True}
         torch.library.opcheck(torch.ops.accelops.adam_.default, tuple(lists()), {**hyper, **flags})
-
-
-def test_without_the_native_extension_torch_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accelops.kernels.adam.lists.native", None)
-    nets = model(), model()
-    got = train(nets[0], Adam(nets[0].parameters(), max_grad_norm=1e-3, ema_decay=0.9, eps=1.0))
-    reference = torch.optim.Adam(nets[1].parameters(), eps=1.0)
-    reference.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(nets[1].parameters(), 1e-3) and None)
-    close(got, train(nets[1], reference))

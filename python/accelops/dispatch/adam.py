@@ -6,12 +6,15 @@ foreach and fused forms. What no implementation of ours takes goes to the functi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from accelops.kernels.adam import aten, native
+from accelops.kernels.adam.description import Description
 from accelops.kernels.adam.lists import Hyper, Lists
 from accelops.targets import TARGETS, TargetUnavailable
 
@@ -75,43 +78,54 @@ def adam(
 def step(
     lists: Lists,
     options: dict[str, Any],
-    clip: float = 1.0,
+    clip: float | Tensor = 1.0,
     ema_decay: float | None = None,
     target: str | None = None,
     among: tuple[str, ...] = TARGETS,
     unscale: bool = False,
+    wide: bool = False,
+    seed: int | None = None,
 ) -> None:
     """One step by the implementation that is selected. `options` are the keywords of torch.optim.adam.adam; gradients are
     multiplied by `clip` first; `ema_decay` serves lists.emas. `target` asks for one by name, `among` limits the choice.
-    `unscale` divides the gradients by the loss scale in place, in a pass of its own after the step."""
+    `unscale` divides the gradients by the loss scale in place, in a pass of its own after the step. `wide` says that
+    moments have another dtype than their parameters; with a `seed`, bf16 parameters are rounded stochastically. On other
+    devices than the CPU nothing here waits for them, if the step counts are there too."""
+    extended = wide or seed is not None or isinstance(clip, Tensor) or clip != 1
     for part in [lists] if torch.compiler.is_compiling() else lists.parts():
-        extended = bool(part.masters or part.emas or clip != 1)
-        selection = _selection(part, options, target, among)
-        fused_is_wrong = options["fused"] and selection is not None and part.table.irregular
-        if not extended and not fused_is_wrong and (selection is None or selection.target == "aten"):
+        selection = _selection(part, options, target, among, seed is not None)
+        if (selection is None or selection.target == "aten") and not (
+            extended or part.masters or part.emas or part.exp_avg_scales or _torch_must_not(part, options, selection)
+        ):
             columns = (getattr(part, name) for name in _COLUMNS)
             aten.functional(*map(list, columns), **options)
-        elif options["found_inf"] is None or not options["found_inf"].item():
-            hyper = _hyper(options, clip, ema_decay)
-            if selection is None:
-                aten.compose(part, hyper)
-            else:
-                selection.run(part, hyper)
-            if unscale and part.grads:
-                torch._foreach_div_(part.grads, options["grad_scale"].item())
+            continue
+        on_host = not part.params or part.params[0].is_cpu
+        if on_host and options["found_inf"] is not None and options["found_inf"].item():
+            continue
+        hyper = (_hyper if on_host else _hyper_on_device)(part, options, clip, ema_decay, seed)
+        if selection is None:
+            aten.compose(part, hyper)
+        else:
+            selection.run(part, hyper)
+        if unscale and part.grads:
+            _unscale(part.grads, options, on_host)
 
 
 def grad_norm(lists: Lists) -> Tensor:
     """The 2-norm of all gradients together, in fp64: that of torch.nn.utils.get_total_norm."""
-    if torch.compiler.is_compiling() or not all(_why_torch(part, {}) is None for part in lists.parts()):
+    parts = [] if torch.compiler.is_compiling() else lists.parts()
+    if not parts or any(isinstance(p.table, Description) or _why_torch(p, {}) for p in parts):
         return torch.nn.utils.get_total_norm(lists.grads).double()
-    return torch.tensor([native.grad_norm(part) for part in lists.parts()], dtype=torch.float64).norm()
+    return torch.tensor([native.grad_norm(part) for part in parts], dtype=torch.float64).norm()
 
 
 _COLUMNS = ("params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "state_steps")
 
 
-def _hyper(options: dict[str, Any], clip: float, ema_decay: float | None) -> Hyper:
+def _hyper(
+    part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None, seed: int | None
+) -> Hyper:
     scale = options["grad_scale"]
     return Hyper(
         lr=float(options["lr"]),
@@ -121,16 +135,59 @@ def _hyper(options: dict[str, Any], clip: float, ema_decay: float | None) -> Hyp
         weight_decay=options["weight_decay"],
         decoupled=options["decoupled_weight_decay"],
         maximize=options["maximize"],
-        grad_factor=clip if scale is None else clip / scale.item(),
+        grad_factor=float(clip) if scale is None else float(clip) / scale.item(),
         ema_decay=ema_decay or 0.0,
+        seed=seed,
     )
 
 
-def _selection(lists: Lists, options: dict[str, Any], target: str | None, among: tuple[str, ...]) -> Selection | None:
+def _hyper_on_device(
+    part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None, seed: int | None
+) -> Hyper:
+    """What the device knows it reads itself."""
+    device = part.params[0].device
+
+    def there(given: Any) -> Any:
+        return given.to(device, non_blocking=True) if isinstance(given, Tensor) and not given.is_cpu else given
+
+    plain = {**options, "grad_scale": None, "lr": 0.0}
+    lr = options["lr"]
+    return replace(
+        _hyper(part, plain, 1.0, ema_decay, seed),
+        lr=there(lr) if isinstance(lr, Tensor) and not lr.is_cpu else float(lr),
+        grad_factor=there(clip),
+        grad_scale=there(options["grad_scale"]),
+        found_inf=there(options["found_inf"]),
+    )
+
+
+def _torch_must_not(part: Lists, options: dict[str, Any], selection: Selection | None) -> bool:
+    """Whether torch's functional refuses or miscalculates what an optimizer of ours is to do all the same."""
+    if selection is None:
+        return False
+    if options["fused"] and part.table.irregular:
+        return True
+    counts_on_host = options["grad_scale"] is not None and isinstance(part.table, Description)
+    return counts_on_host and not part.table.steps_on_device  # where torch's fused kernel wants them
+
+
+def _unscale(grads: Sequence[Tensor], options: dict[str, Any], on_host: bool) -> None:
+    scale, found_inf = options["grad_scale"], options["found_inf"]
+    if on_host:
+        torch._foreach_div_(grads, scale.item())
+        return
+    if found_inf is not None:
+        scale = torch.where(found_inf == 0, scale, 1.0)  # a step that is skipped leaves the gradients
+    torch._foreach_div_(grads, scale.to(grads[0].device, non_blocking=True).reshape(()))
+
+
+def _selection(
+    lists: Lists, options: dict[str, Any], target: str | None, among: tuple[str, ...], stochastic: bool
+) -> Selection | None:
     """None where the step is torch's to make, or to refuse. Raises TargetUnavailable where another was asked for."""
     why = _why_torch(lists, options)
     if why is None:
-        return select(lists.spec(), target, among)
+        return select(lists.spec(stochastic), target, among)
     asked = target or asked_target()
     if asked not in (None, "aten"):
         raise TargetUnavailable(f"target {asked!r} cannot serve this adam step: {why}")
@@ -138,18 +195,19 @@ def _selection(lists: Lists, options: dict[str, Any], target: str | None, among:
 
 
 def _why_torch(lists: Lists, options: dict[str, Any]) -> str | None:
-    """Why native code must not take this step, None where it may."""
+    """Why no code of ours must take this step, None where it may."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or _functorch_active():
         return "a compiler, torch_dispatch mode or functorch transform is to see each op"
     if options.get("differentiable"):
         return "differentiable=True is a chain of torch ops"
-    foreach, fused = options.get("foreach"), options.get("fused")
     scalars = [s for s in (options.get(name) for name in _SCALARS) if isinstance(s, Tensor)]
     scaled = options.get("grad_scale") is not None or options.get("found_inf") is not None
-    if (foreach and (fused or scalars)) or (not fused and (options.get("capturable") or scaled)):
-        return "torch refuses this combination of foreach, fused, capturable, tensor lr and loss scale on the CPU"
-    if any(s.device.type != "cpu" or s.numel() != 1 or s.requires_grad for s in scalars):
-        return "a tensor hyperparameter that is not one number on the CPU"
+    if scaled and not options.get("fused"):
+        return "torch refuses a loss scale without fused=True"
+    if scalars or any(map(options.get, _RARE)):
+        why = _why_options(lists, options, scalars)
+        if why is not None:
+            return why
     if torch.is_inference_mode_enabled() or (torch.is_grad_enabled() and any(t.requires_grad for t in lists.written())):
         return "in inference mode, or recording gradients"
     if any(map(Tensor.is_neg, lists.grads)) or (options.get("has_complex") and any(map(Tensor.is_conj, lists.grads))):
@@ -157,7 +215,22 @@ def _why_torch(lists: Lists, options: dict[str, Any]) -> str | None:
     return lists.table.why or None
 
 
+def _why_options(lists: Lists, options: dict[str, Any], scalars: list[Tensor]) -> str | None:
+    on_cpu = not lists.params or lists.params[0].is_cpu
+    foreach, fused, capturable = options.get("foreach"), options.get("fused"), options.get("capturable")
+    if foreach and (fused or (scalars and (on_cpu or not capturable))):
+        return "torch refuses this combination of foreach, fused and tensor lr"
+    if capturable and not fused and (on_cpu or not lists.description.steps_on_device):
+        return "torch refuses capturable=True with step counts on the CPU"
+    if any(s.numel() != 1 or s.requires_grad for s in scalars):
+        return "a tensor hyperparameter that is not one number"
+    if any(not s.is_cpu and (on_cpu or s is not options.get("lr")) for s in scalars):
+        return "a tensor hyperparameter, other than lr, that is not on the CPU"
+    return None
+
+
 _SCALARS = ("lr", "beta1", "beta2", "weight_decay", "eps")
+_RARE = ("foreach", "fused", "capturable")
 _functorch_active = torch._C._are_functorch_transforms_active
 
 _library = torch.library.Library("accelops", "FRAGMENT")

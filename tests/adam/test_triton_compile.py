@@ -1,0 +1,29 @@
+"""Every kernel of the Triton step compiles for every architecture, without spills, within its shared memory, and moves 16
+bytes at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from accelops.targets.triton import ARCHITECTURES
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_kernel_fits(name: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    script = Path(__file__).parent / "compilation.py"
+    done = subprocess.run([sys.executable, script, name], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    compiled = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {c["kernel"] for c in compiled} == {"count", "step"}
+    for c in compiled:
+        assert c["error"] == "" and c["spilled"] == 0, c
+        assert c["shared"] <= ARCHITECTURES[name].shared_memory // 4, c  # four programs at once
+        assert c["registers"] <= 168, c  # three programs of 128 threads at once
+        assert c["kernel"] == "count" or c["wide"] >= 4, c  # parameter, gradient and two moments
