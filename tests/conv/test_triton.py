@@ -37,9 +37,9 @@ class TestTriton(ConvContract):
         if self.only or not emulated():
             return self.only.configs(spec) if self.only else super().configs(spec)
         families = [module for module in triton.FAMILIES.values() if not module.unsupported(spec)]
-        smallest = [min((programs(c, spec), i, c) for i, c in enumerate(m.configs(spec))) for m in families]
-        bearable = 2 * min(smallest)[0] + 8
-        return [random.choice([config for count, _, config in smallest if count <= bearable])]
+        smallest = [min(m.configs(spec), key=lambda config: programs(config, spec)) for m in families]
+        bearable = 2 * min(programs(config, spec) for config in smallest) + 8
+        return [random.choice([config for config in smallest if programs(config, spec) <= bearable])]
 
     def assert_same_on_every_thread_count(self, config: Any, spec: ConvSpec, given: Operands) -> None:
         """No threads of the CPU take part; two runs agree to the last bit."""
