@@ -75,7 +75,7 @@ def fitted(tiles: Iterable[Tile], spec: ConvSpec, p: Problem) -> list[Any]:
         stage = groups * (m + n + (max(m, n) if slope else 0)) * k * ITEMSIZE[spec.dtype]
         most = 2 if chip.warp == 64 else tile.num_stages
         stages = max(1, min(most, chip.shared_memory // stage))
-        warps = max(1, min(tile.num_warps, groups * max(m * n // 512, (m + n) * k // 1024)))
+        warps = max(1, min(tile.num_warps, groups * max(m * n, m * k, n * k) // 512))
         fit = replace(tile, block_m=m, block_n=n, block_k=k, num_warps=warps, num_stages=stages)
         programs = -(-rows // m) * -(-columns // n) * -(-p.groups // groups)
         found[fit] = p.kind == "wgrad" or programs >= chip.multiprocessors
