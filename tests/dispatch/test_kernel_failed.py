@@ -115,9 +115,23 @@ def test_only_that_config_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_on_that_device_is_it_set_aside() -> None:
+    elsewhere = dataclasses.replace(SPEC, device="meta")
     packed(KernelFailed("too wide"))
-    assert select(SPEC).target == "aten"
-    assert select(dataclasses.replace(SPEC, device="meta")).target == "triton"
+    assert (select(SPEC).target, select(elsewhere).target) == ("aten", "triton")
+
+
+def test_a_selection_that_others_still_hold_is_not_reported_again() -> None:
+    """As when two threads launch at once, or a module keeps its Selection."""
+    held, flat = select(SPEC), torch.empty(17)
+
+    def fail(*arguments: Any, **constants: Any) -> None:
+        raise KernelFailed("too wide")
+
+    with launching(fail, architecture()), pytest.warns(UserWarning) as said:
+        for _ in range(3):
+            held.run(TENSORS, flat.fill_(float("nan")), 1.0, None)
+            assert torch.equal(flat, PACKED)
+    assert len(said) == 1
 
 
 def test_an_entry_of_the_tuned_table_that_failed_is_passed_over_and_the_reason_kept(
