@@ -48,6 +48,7 @@ def test_the_users_table_wins_over_the_heuristic():
     record(DEPTHWISE, "aten", {"type": "aten.Config"})
     selection = select(DEPTHWISE)
     assert (selection.target, selection.source) == ("aten", "tuned")
+    assert set(selection.reasons) == set(candidates("conv")) - {"aten"}
     record(DEPTHWISE, "reference", {"type": "reference.Config"})
     assert select(DEPTHWISE).target == "reference"
 

@@ -36,7 +36,7 @@ _COMPILER_TARGETS = {
 @dataclass(frozen=True)
 class Compiled:
     """One kernel for one architecture: `registers` of a thread, `spilled` bytes of a thread that lie in memory instead,
-    `shared` bytes of a program. `error` is what the compiler said where it failed."""
+    `shared` bytes of a program. `error` is what the compiler says where it fails, or the launch would."""
 
     op: str
     kernel: str
@@ -128,7 +128,10 @@ def _compiled(
     except Exception as error:  # whatever a compiler raises is its verdict
         return Compiled(*what, error=f"{type(error).__name__}: {error}")
     registers, spilled = _nvidia(made.asm["cubin"]) if "cubin" in made.asm else _amd(made.asm["amdgcn"])
-    return Compiled(*what, registers, spilled, made.metadata.shared)
+    shared, limit = made.metadata.shared, ARCHITECTURES[architecture].shared_memory
+    # Triton finds it out at the launch only.
+    error = f"OutOfResources: {shared} bytes of shared memory, of which there are {limit}" if shared > limit else ""
+    return Compiled(*what, registers, spilled, shared, error)
 
 
 def _nvidia(cubin: bytes) -> tuple[int, int]:

@@ -193,7 +193,8 @@ def _chosen(spec: Spec, among: tuple[str, ...]) -> Selection:
     if found is None:
         config = implementation(spec.op, "aten").configs(spec)[0]
         found = Selection(spec, "aten", config, "torch", "no other candidate is known to be faster", reasons)
-    else:
+    elif found.target != "aten":
+        reasons.pop(found.target, None)  # another Config of its own failed
         reasons.setdefault("aten", []).append(f"{found.target} was measured faster ({found.source})")
     for name in modules:
         if name != found.target:
@@ -224,22 +225,26 @@ def _from_tables(spec: Spec, modules: dict[str, ModuleType], reasons: dict[str, 
             return Selection(spec, "aten", implementation(spec.op, "aten").configs(spec)[0], source, why, reasons)
         module = modules.get(entry.target)
         config = module and next((c for c in module.configs(spec) if tuned.describe(c) == entry.config), None)
-        if config is not None and not _failure(spec, entry.target, config):
+        if config is None:
+            continue
+        failure = _failure(spec, entry.target, config)
+        if failure is None:
             why = f"the {source} table measured it at {entry.ratio:.2f}x of torch's speed"
             return Selection(spec, entry.target, config, source, why, reasons)
+        reasons[entry.target] = [failure]
     return None
 
 
 def _from_heuristics(spec: Spec, modules: dict[str, ModuleType], reasons: dict[str, list[str]]) -> Selection | None:
     for name, module in modules.items():
         if not hasattr(module, "heuristic"):
-            reasons[name] = ["never chosen for speed; ask for it by name"]
+            reasons.setdefault(name, ["never chosen for speed; ask for it by name"])
             continue
         config, why = module.heuristic(spec)
         failure = _failure(spec, name, config)
         if config is not None and failure is None:
             return Selection(spec, name, config, "heuristic", why, reasons)
-        reasons[name] = [failure or why]
+        reasons.setdefault(name, [failure or why])
     return None
 
 
