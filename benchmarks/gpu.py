@@ -22,8 +22,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from time import monotonic
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,8 +48,9 @@ def use_this_tree() -> None:
 use_this_tree()
 
 import torch  # noqa: E402
+from gpu_report import Report  # noqa: E402
 
-from accelops.bench import judge, roofline, suites, tuning  # noqa: E402
+from accelops.bench import judge, roofline, tuning  # noqa: E402
 from accelops.bench.rows import Setting  # noqa: E402
 from accelops.bench.run import evidence  # noqa: E402
 from accelops.bench.run import run as run_suite  # noqa: E402
@@ -62,7 +61,7 @@ from accelops.kernels.conv.spec import ACTIVATIONS, ConvSpec  # noqa: E402
 from accelops.kernels.spec import Spec  # noqa: E402
 from accelops.targets import unavailable  # noqa: E402
 
-SUITES = ("mobilenet_v3", "convnext", "conformer", "resnext50", "resnet50")
+SUITES = ("fused", "mobilenet_v3", "convnext", "conformer", "resnext50", "resnet50")
 DTYPES = ("bfloat16", "float32")
 SECONDS = 0.1  # a row of a suite, and a problem in tuning
 SLOWEST = 1.0  # what either may take, graphs and all, for the decision whether there is time for a suite
@@ -77,29 +76,6 @@ LISTS = (
     BucketSpec("unpack", N, 13, wire_dtype="float16"),
     BucketSpec("reduce", N, wire_dtype="bfloat16", ranks=4),
 )
-
-
-class Report:
-    """The JSON, and how much time is left for it."""
-
-    def __init__(self, path: Path, minutes: float, seed: int, about: dict[str, Any]) -> None:
-        self.path = path
-        self.deadline = monotonic() + 60 * minutes
-        self.content: dict[str, Any] = {"evidence": about, "seed": seed, "left_out": [], "results": []}
-
-    def write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as stream:
-            json.dump(self.content, stream, indent=1)
-        os.replace(temporary, self.path)
-
-    def time_for(self, what: str, seconds: float) -> bool:
-        """Whether so many seconds are left; notes what is left out otherwise."""
-        if monotonic() + seconds < self.deadline:
-            return True
-        self.content["left_out"].append(what)
-        return False
 
 
 # ---- stages ---------------------------------------------------------------------------------------------------------
@@ -157,7 +133,7 @@ def tuning_(report: Report, arguments: argparse.Namespace) -> None:
 def layers(report: Report, arguments: argparse.Namespace) -> None:
     """The suites through dispatch, replayed from graphs."""
     for name, setting in settings(arguments):
-        bench(report, name, setting, SLOWEST * len(suites.conv_cases(name)))
+        bench(report, name, setting, SLOWEST * len(tuning.specs(name, setting)) / 2)
 
 
 def lists(report: Report, arguments: argparse.Namespace) -> None:
@@ -225,9 +201,8 @@ def checked_specs(arguments: argparse.Namespace, device: str) -> list[Spec]:
 
 
 def suite_specs(name: str, dtype: str, device: str, batch: int | None = None) -> Iterator[ConvSpec]:
-    for case in suites.conv_cases(name, batch):
-        for spec in filter(None, (case.spec, suites.channels_last(case.spec))):
-            yield replace(spec, dtype=dtype, device=device)
+    for spec in tuning.specs(name, Setting(dtype=dtype, batch=batch)):
+        yield replace(spec, device=device)
 
 
 def compile_ahead(report: Report, specs: Sequence[Spec]) -> None:
@@ -273,7 +248,7 @@ def settings(arguments: argparse.Namespace) -> list[tuple[str, Setting]]:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", default=[], metavar="STAGE", help=f"of {', '.join(STAGES)}; default: all")
-    parser.add_argument("--suites", nargs="+", default=SUITES, choices=list(suites.NETWORKS), metavar="SUITE")
+    parser.add_argument("--suites", nargs="+", default=SUITES, choices=tuning.SUITES, metavar="SUITE")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=("bfloat16", "float16", "float32"))
     parser.add_argument("--minutes", type=float, default=9.0, help="when to stop (default: 9)")
     parser.add_argument(

@@ -7,6 +7,7 @@ import io
 import json
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from math import inf, prod
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import torch
 from rich.console import Console
 
 from accelops import TargetUnavailable, timing
-from accelops.bench import adam, bucket, conv, judge, overhead, report, roofline, rows, run, suites
+from accelops.bench import adam, bucket, conv, fused, judge, overhead, report, roofline, rows, run, suites, tuning
 from accelops.dispatch.conv import accepted
 from accelops.kernels.adam.spec import AdamSpec
 from accelops.kernels.bucket.spec import BucketSpec
@@ -390,3 +391,22 @@ def test_every_config_of_the_cpu_target_is_judged_right_and_a_broken_one_wrong(o
     if op != "conv":
         monkeypatch.setattr(module, "run", lambda *arguments: None)  # leaves all as it was
         assert all(share > 1 for _, share in judge.every_config(spec, "cpu", seed=1))
+
+
+def test_a_fused_row_asks_for_the_activation_in_every_direction_and_computes_what_torch_does():
+    setting = rows.Setting(batch=1)
+    row = fused.jobs(setting)[-1].measure(CEILINGS, 0.0)
+    assert row.name == "depthwise 7x7 96@56 gelu" and row.direction == "training"
+    assert set(row.milliseconds) == {"torch", "accelops", "torch channels_last", "accelops channels_last"}
+    assert [line["variant"] for line in row.ran] == ["accelops"] * 3 + ["accelops channels_last"] * 3
+    spec = next(s for s in fused.specs(setting) if s.input[1] == 240 and s.direction == "fprop")
+    theirs, ours = (fused.call(spec, f, "training")() for f in (fused._by_torch, partial(fused._by_accelops, None)))
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_tuning_knows_the_specs_that_a_suite_asks_for():
+    specs = tuning.specs("fused", rows.Setting(batch=1))
+    assert {(s.direction, s.activation) for s in specs} >= {("fprop", "relu"), ("dgrad", "silu"), ("wgrad", "gelu")}
+    assert all(s.bias == (s.direction != "dgrad") and s.input[0] == 1 for s in specs)
+    assert {s.dtype for s in tuning.specs("cifar", rows.Setting(dtype="bfloat16"))} == {"bfloat16"}

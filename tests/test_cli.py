@@ -89,7 +89,7 @@ def test_bench_prints_json_writes_the_file_and_draws_the_roofline(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["bench", "alexnet"], "choose one of adam, bucket, overhead"),
+        (["bench", "alexnet"], "choose one of adam, bucket, fused"),
         (["demo", "--data", "cifar10", "--root", "/nonexistent"], "expected the binary version of CIFAR-10"),
         (["demo", "--batch-size", "5000"], "exceeds the 1347 training images"),
         (["tune", "nothing"], "needs --input too"),

@@ -115,7 +115,7 @@ def demo(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="adam, bucket, overhead, steps, or a network's name.")],
+    suite: Annotated[str, typer.Argument(help="adam, bucket, fused, overhead, steps, or a network's name.")],
     seconds: Annotated[float, typer.Option(help="Time for each row.")] = 1.0,
     batch: Annotated[int | None, typer.Option(min=1, help="Instead of the suite's own.")] = None,
     match: Annotated[str, typer.Option(help="Only rows whose name contains this.")] = "",
@@ -161,7 +161,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Measure all candidates on the problems of a network, and write your tuned table."""
-    from accelops.bench import suites, tuning
+    from accelops.bench import tuning
     from accelops.bench.rows import Setting
 
     with progress_bar() as bars:
@@ -171,10 +171,10 @@ def tune(
             bars.update(task, completed=done, total=total)
 
         with bad_input():
-            if what in suites.NETWORKS:
+            if what in tuning.SUITES:
                 measurements = tuning.tune_suite(what, Setting(device, dtype, batch), seconds, progress)
             elif input is None:
-                raise ValueError(f"what={what!r} is no suite ({', '.join(suites.NETWORKS)}); a model needs --input too")
+                raise ValueError(f"what={what!r} is no suite ({', '.join(tuning.SUITES)}); a model needs --input too")
             else:
                 measurements = tuning.tune_model(what, sizes(input, "--input"), seconds, progress)
     if as_json:

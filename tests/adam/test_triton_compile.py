@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from accelops.targets.triton import ARCHITECTURES
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_kernel_fits(name: str) -> None:
+def test_every_kernel_fits(name: str, record_property: Callable[[str, object], None]) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     script = Path(__file__).parent / "compilation.py"
     done = subprocess.run([sys.executable, script, name], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     compiled = [json.loads(line) for line in done.stdout.splitlines()]
+    record_property("compiled", len(compiled))
     assert {c["kernel"] for c in compiled} == {"count", "step"}
     for c in compiled:
         assert c["error"] == "" and c["spilled"] == 0, c

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,10 @@ def vectors(code: str) -> dict[str, int]:
     return moved
 
 
-def test_every_config_compiles_for_every_architecture(rows: list[Row]) -> None:
+def test_every_config_compiles_for_every_architecture(
+    rows: list[Row], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("compiled", len(rows))
     reductions = [spec for spec in SPECS if spec.direction == "reduce"]
     configs = {row.config for row in rows}
     assert len(rows) == len(configs) * len(ARCHITECTURES) * (len(SPECS) + len(reductions)) >= 160

@@ -21,7 +21,7 @@ from . import roofline, suites
 from .roofline import Ceilings
 from .rows import Job, Row, Setting
 
-SUITES = ("adam", "bucket", "overhead", "steps", *suites.NETWORKS)
+SUITES = ("adam", "bucket", "fused", "overhead", "steps", *suites.NETWORKS)
 SECONDS = 1.0  # a Row, by default
 ON_THE_CPU = Setting()
 PACKAGES = ("accelops", "numpy", "triton", "deepspeed", "transformers")  # beside Python and torch
@@ -124,7 +124,7 @@ def _best_form_of_torch(device: str, notes: list[str]) -> Iterator[None]:
 
 
 def _jobs(suite: str, setting: Setting) -> tuple[list[Job], list[str]]:
-    from . import adam, bucket, conv, overhead, steps
+    from . import adam, bucket, conv, fused, overhead, steps
 
     if suite in suites.NETWORKS:
         return conv.jobs(suite, setting), []
@@ -132,6 +132,8 @@ def _jobs(suite: str, setting: Setting) -> tuple[list[Job], list[str]]:
         return adam.jobs(setting), [note for note in [adam.missing_peer(setting.device)] if note]
     if suite == "bucket":
         return bucket.jobs(setting), []
+    if suite == "fused":
+        return fused.jobs(setting), []
     if suite == "overhead":
         return overhead.jobs(setting), []
     if suite == "steps":

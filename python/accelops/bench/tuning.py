@@ -14,14 +14,18 @@ from accelops.dispatch import tune, tuned
 from accelops.dispatch.tune import Measurement
 from accelops.kernels.conv.spec import ConvSpec
 
+from . import fused
 from .rows import Setting
 from .suites import NETWORKS, channels_last, conv_cases
 
 Progress = Callable[[int, int], None]
+SUITES = (*NETWORKS, "fused")
 
 
 def specs(network: str, setting: Setting) -> list[ConvSpec]:
-    """Every Case of a conv suite, in both memory formats."""
+    """What a conv suite, or the suite "fused", asks for: in both memory formats."""
+    if network == "fused":
+        return fused.specs(setting)
     found = [s for case in conv_cases(network, setting.batch) for s in (case.spec, channels_last(case.spec)) if s]
     return [replace(spec, device=setting.device, dtype=setting.dtype) for spec in found]
 
@@ -46,7 +50,7 @@ def tune_model(name: str, shape: tuple[int, ...], seconds: float, progress: Prog
     module, _, function = name.partition(":")
     build = getattr(import_module(module), function, None) if function else None
     if not callable(build):
-        raise ValueError(f"what={name!r}: expected a suite ({', '.join(NETWORKS)}) or package.module:function")
+        raise ValueError(f"what={name!r}: expected a suite ({', '.join(SUITES)}) or package.module:function")
     model = build()
     if not isinstance(model, nn.Module):
         raise ValueError(f"what={name!r}: expected a torch.nn.Module, the function returned {type(model).__name__}")
