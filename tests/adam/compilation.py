@@ -47,13 +47,14 @@ def cases() -> list[tuple[AdamSpec, Any]]:
         (AdamSpec(10**6, 3, "float16", "float16", device="meta"), _operands),
         (AdamSpec(10**6, dtype="bfloat16", master=True, **every), everything),
         (AdamSpec(10**6, 3, "mixed", "mixed", device="meta"), _operands),
+        (AdamSpec(10**6, dtype="mixed", master=True, **every), everything),
         (AdamSpec(10**6, 3, "bfloat16", "uint8", stochastic=True, device="meta"), counted_on_host),
         (AdamSpec(10**6, 3, "float32", "uint8", device="meta"), _operands),
     ]
 
 
 def several(spec: AdamSpec) -> bool:
-    return spec.ema or spec.stochastic
+    return (spec.ema and spec.dtype != "mixed") or spec.stochastic
 
 
 def main(architecture: str) -> None:

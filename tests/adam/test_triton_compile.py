@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,4 +29,11 @@ def test_every_kernel_fits(name: str, record_property: Callable[[str, object], N
         assert c["error"] == "" and c["spilled"] == 0, c
         assert c["shared"] <= ARCHITECTURES[name].shared_memory // 4, c  # four programs at once
         assert c["registers"] <= 168, c  # three programs of 128 threads at once
-        assert c["kernel"] == "count" or c["wide"] >= 4, c  # parameter, gradient and two moments
+        if c["kernel"] == "step" and not few_elements(c["config"], ARCHITECTURES[name].warp):
+            assert c["wide"] >= (2 if "uint8" in c["spec"] else 4), c  # parameter and gradient; and two moments
+
+
+def few_elements(config: str, warp: int) -> bool:
+    """Whether a thread has fewer elements than are 16 bytes of 16 bits."""
+    block, warps = (int(re.search(rf"{name}=(\d+)", config)[1]) for name in ("block", "num_warps"))
+    return block // (warps * warp) < 8

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+import triton.language as tl
 from torch import Tensor
 
 from accelops.kernels.adam import triton
 from accelops.kernels.adam.lists import Hyper, Lists
+from accelops.kernels.adam.operands import operands
+from accelops.kernels.adam.spec import AdamSpec
 from accelops.kernels.adam.triton import tables
 from accelops.optim import Adam, AdamW
 from accelops.targets.triton import architecture, launching
@@ -151,6 +154,18 @@ def test_a_step_under_capture_bakes_what_is_new_and_holds_what_it_reads(monkeypa
     assert tables._kept == kept  # a replay has yet to fill them
 
 
+def test_moments_in_8_bits_bring_their_scales() -> None:
+    spec = AdamSpec(numel=3000, tensors=2, dtype="bfloat16", state_dtype="uint8", stochastic=True)
+    lists, hyper = operands(spec)
+    assert lists.spec(stochastic=True) == spec
+    launch = stepped(lists, hyper)
+    rows = launch["addresses"].reshape(9, -1)
+    assert rows[7].tolist() == [s.data_ptr() for s in lists.exp_avg_scales]
+    assert rows[8].tolist() == [s.data_ptr() for s in lists.exp_avg_sq_scales]
+    assert launch["STATE"] == tl.uint8 and launch["STOCHASTIC"] and launch["quantiles"].shape == (512,)
+    assert all(c.block * c.pieces % 256 == 0 for c in triton.configs(spec))  # no block of 8 bits is cut
+
+
 def on_meta(shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
     params = [torch.empty(s, dtype=dtype, device="meta", requires_grad=True) for s in shapes]
     for p in params:
@@ -178,3 +193,15 @@ def test_a_step_asks_the_device_nothing(kind: type, flags: tuple[bool, bool]) ->
     assert count["lr"] is lr and count["LR_ON_DEVICE"] and step["FACTOR_ON_DEVICE"]
     assert step["grad_scale"] is optimizer.grad_scale and step["found_inf"] is optimizer.found_inf
     assert (step["COUPLED"], count["weight_decay"] != 0) == flags
+
+
+def test_a_step_in_8_bits_asks_the_device_nothing() -> None:
+    params = on_meta(((7,), (3, 400)), torch.bfloat16)
+    optimizer = Adam(params, state_bits=8, stochastic_rounding=True, target="triton")
+    for group in optimizer.param_groups:
+        group.update(capturable=True)
+    with launches() as seen:
+        optimizer.step()
+        optimizer.step()
+    assert [launch["kernel"] for launch in seen] == ["count", "step"] * 2
+    assert seen[1]["numbers"] is not None and seen[1]["STOCHASTIC"]

@@ -58,7 +58,7 @@ def configs(spec: AdamSpec) -> list[Config]:
     Many pieces a program read the tables seldom; few even out the end of the launch and the small tensors."""
     if spec.state_dtype == "uint8":
         return [Config(2048, 4, 8), Config(1024, 8, 4), Config(2048, 1, 8), Config(1024, 1, 4), Config(2048, 4, 4)]
-    return [Config(2048, 4, 4), Config(1024, 8, 4), Config(2048, 1, 4), Config(1024, 1, 4), Config(4096, 4, 8)]
+    return [Config(2048, 4, 4), Config(2048, 4, 8), Config(2048, 1, 4), Config(2048, 1, 8), Config(4096, 4, 8)]
 
 
 def heuristic(spec: AdamSpec) -> tuple[None, str]:

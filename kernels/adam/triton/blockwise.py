@@ -13,26 +13,20 @@ import triton.language as tl
 
 
 @triton.jit
-def load_moment(moment, scale, i, inside, begin, length, quantiles, SIGNED: tl.constexpr, QUANTISED: tl.constexpr):
-    """Elements `i` of a moment as fp32; in 8 bits they are all of the blocks from `begin` on, and `scale` has theirs."""
-    if QUANTISED:
-        block = begin // 256 + tl.arange(0, i.shape[0])
-        given = tl.load(moment + i, mask=inside)
-        scales = tl.load(scale + block, mask=256 * block < length)
-        return decode(given, scales, quantiles if SIGNED else quantiles + 256, inside)
-    else:
-        return tl.load(moment + i, mask=inside).to(tl.float32)
+def load_blocks(moment, scale, i, inside, begin, length, numbers):
+    """Elements `i` of a moment as fp32: [blocks, 256], all of the blocks from element `begin` on up to `length`."""
+    block = begin // 256 + tl.arange(0, i.shape[0])
+    codes = tl.load(moment + i, mask=inside)
+    scales = tl.load(scale + block, mask=256 * block < length)
+    return decode(codes, scales, numbers, inside)
 
 
 @triton.jit
-def store_moment(moment, scale, i, inside, begin, length, values, SIGNED: tl.constexpr, QUANTISED: tl.constexpr):
-    if QUANTISED:
-        block = begin // 256 + tl.arange(0, i.shape[0])
-        codes, scales = encode(tl.where(inside, values, 0.0), SIGNED)
-        tl.store(moment + i, codes, mask=inside)
-        tl.store(scale + block, scales, mask=256 * block < length)
-    else:
-        tl.store(moment + i, values.to(moment.dtype.element_ty), mask=inside)
+def store_blocks(moment, scale, i, inside, begin, length, values, SIGNED: tl.constexpr):
+    block = begin // 256 + tl.arange(0, i.shape[0])
+    codes, scales = encode(tl.where(inside, values, 0.0), SIGNED)
+    tl.store(moment + i, codes, mask=inside)
+    tl.store(scale + block, scales, mask=256 * block < length)
 
 
 @triton.jit

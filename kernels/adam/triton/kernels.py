@@ -4,8 +4,8 @@ them, a few numbers a parameter; `step` does the rest.
 `step` is the multi-tensor launch of NVIDIA's apex (csrc/multi_tensor_apply.cuh), with its tables in memory in the place of
 kernel arguments, which hold a few hundred tensors. A program takes one chunk: at most BLOCK * PIECES elements of one
 parameter, found by its number in a table of (row, index) pairs. Every element of every tensor is read once and written
-once, arithmetic is in fp32 registers as in torch's fused kernel (aten/src/ATen/native/cuda/fused_adam_utils.cuh), with
-roots and quotients rounded correctly: 28 bytes and 12 flops an fp32 parameter.
+once, arithmetic is in fp32 registers as in torch's fused kernel (aten/src/ATen/native/cuda/fused_adam_utils.cuh), but for the
+quotient, which is within 2 units in the last place of the update: 28 bytes and 12 flops an fp32 parameter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .blockwise import load_moment, store_moment
+from .blockwise import load_blocks, store_blocks
 from .rounding import bits, rounded
 
 # The rows of the table of addresses: one for each list of tensors; 0 where a list is empty.
@@ -183,20 +183,29 @@ def step_run(
         inside = i < length
         g = tl.load(grad + i, mask=inside).to(tl.float32) * factor
         p = tl.load((master if MASTER else param) + i, mask=inside).to(tl.float32)
-        m = load_moment(exp_avg, scale, i, inside, begin, length, quantiles, True, QUANTISED)
-        v = load_moment(exp_avg_sq, scale_sq, i, inside, begin, length, quantiles, False, QUANTISED)
+        if QUANTISED:
+            m = load_blocks(exp_avg, scale, i, inside, begin, length, quantiles)
+            v = load_blocks(exp_avg_sq, scale_sq, i, inside, begin, length, quantiles + 256)
+        else:
+            m = tl.load(exp_avg + i, mask=inside).to(tl.float32)
+            v = tl.load(exp_avg_sq + i, mask=inside).to(tl.float32)
         if COUPLED:
             g += l2 * p
         p *= decay
         m += (g - m) * beta1_rest
         v = v * beta2 + beta2_rest * g * g
+        if (
+            not QUANTISED
+        ):  # at once, which frees their registers; encoding wants more, and comes when all others are free
+            tl.store(exp_avg + i, m.to(MOMENT), mask=inside)
+            tl.store(exp_avg_sq + i, v.to(MOMENT), mask=inside)
         if AMSGRAD:
             before = tl.load(largest + i, mask=inside).to(tl.float32)
             most = tl.maximum(before, v, propagate_nan=tl.PropagateNan.ALL)
             tl.store(largest + i, most.to(MOMENT), mask=inside)
         else:
             most = v
-        p -= tl.div_rn(step_size * m, tl.sqrt_rn(most) * root + eps)
+        p -= step_size * m / (tl.sqrt_rn(most) * root + eps)
         if STOCHASTIC and DTYPE == tl.bfloat16:  # noqa: SIM300
             drawn = bits(seed, row, t, first + begin, BLOCK)
             tl.store(param + i, rounded(p, tl.reshape(drawn, i.shape)), mask=inside)
@@ -207,5 +216,6 @@ def step_run(
         if EMA:
             average = tl.load(ema + i, mask=inside)
             tl.store(ema + i, average + (p - average) * ema_rest, mask=inside)
-        store_moment(exp_avg, scale, i, inside, begin, length, m, True, QUANTISED)
-        store_moment(exp_avg_sq, scale_sq, i, inside, begin, length, v, False, QUANTISED)
+        if QUANTISED:
+            store_blocks(exp_avg, scale, i, inside, begin, length, m, True)
+            store_blocks(exp_avg_sq, scale_sq, i, inside, begin, length, v, False)
