@@ -25,23 +25,19 @@ def unsupported(spec: ConvSpec) -> list[str]:
 def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
     p = problem(spec)
-    if spec.direction != "wgrad" and not p.channels_last:
-        # Pixels at any distance come one by one through registers, which larger tiles of them would spill.
-        tiles = [
-            Config(128, 64, 32, num_warps=8),
-            Config(64, 64, 32),
-            Config(64, 128, 32, num_warps=8),
-            Config(64, 32, 32),
-        ]
-    else:
-        tiles = [
-            Config(128, 128, 64, num_warps=8),
-            Config(128, 64, 64, num_warps=8),
-            Config(64, 64, 64, num_stages=4),
-            Config(64, 32, 64),
-        ]
-    if spec.dtype == "float32":
-        tiles = [replace(tile, block_k=tile.block_k // 2) for tile in tiles]
+    tiles = [
+        Config(128, 128, 64, num_warps=8),
+        Config(128, 64, 64, num_warps=8),
+        Config(64, 128, 64, num_warps=8),
+        Config(64, 64, 64),
+        Config(64, 32, 64),
+    ]
+    # Saved values are another tile, and in contiguous wgrad's pixels come one by one: for what is then left of the registers.
+    one_by_one = p.kind == "wgrad" and not p.channels_last
+    if gemm.slope(spec) or one_by_one:
+        tiles = [replace(tile, block_k=32, num_stages=4) for tile in tiles]
+    if gemm.slope(spec) and one_by_one:
+        tiles = tiles[1:]
     found = gemm.fitted(tiles, spec, p)
     return found + gemm.along_lines(found[:2], p)
 

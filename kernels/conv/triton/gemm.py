@@ -61,18 +61,23 @@ def unsupported(spec: ConvSpec, p: Problem) -> list[str]:
     return reasons
 
 
+def slope(spec: ConvSpec) -> bool:
+    """Whether an activation's slope meets a gradient that is read."""
+    return spec.activation != "none" and spec.direction != "fprop"
+
+
 def fitted(tiles: Iterable[Tile], spec: ConvSpec, p: Problem) -> list[Any]:
-    """`tiles` no larger than the product of `p`, with as many stages as a multiprocessor's memory holds. First the largest
-    that leaves no multiprocessor without work."""
+    """`tiles`, given for 16-bit operands, no larger than the product of `p`, with as many stages as a multiprocessor's memory
+    holds. First the largest that leaves no multiprocessor without work."""
     chip = gpu.architecture()
     found: dict[Tile, bool] = {}
     for tile in tiles:
         rows, columns, summed = _sizes(p, isinstance(tile, Flat))
         groups = getattr(tile, "together", 1)
-        shape = zip((tile.block_m, tile.block_n, tile.block_k), (rows, columns, summed), strict=True)
+        block_k = max(16, tile.block_k * 2 // ITEMSIZE[spec.dtype])
+        shape = zip((tile.block_m, tile.block_n, block_k), (rows, columns, summed), strict=True)
         m, n, k = (min(block, max(16, triton.next_power_of_2(size))) for block, size in shape)
-        slope = spec.activation != "none" and not p.forward
-        stage = groups * (m + n + (max(m, n) if slope else 0)) * k * ITEMSIZE[spec.dtype]
+        stage = groups * (m + n + (max(m, n) if slope(spec) else 0)) * k * ITEMSIZE[spec.dtype]
         most = 2 if chip.warp == 64 else tile.num_stages
         stages = max(1, min(most, chip.shared_memory // stage))
         warps = max(1, min(tile.num_warps, groups * max(m * n, m * k, n * k) // 512))

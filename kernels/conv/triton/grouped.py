@@ -18,8 +18,6 @@ from .problem import problem
 
 # A group of more channels fills matrix products by itself.
 MOST_CHANNELS = 32
-# Tiles of more groups than these, whose channels count as 16 at least to the matrix units, spill.
-MOST_TOGETHER = {"gather": 8, "scatter": 8, "wgrad": 4}
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,15 @@ def unsupported(spec: ConvSpec) -> list[str]:
 def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
     p = problem(spec)
-    channels = max(p.c, p.k) // p.groups
-    n = max(16, triton.next_power_of_2(channels))
-    most = min(MOST_TOGETHER[p.kind], triton.next_power_of_2(p.groups))
-    together = [max(2, min(most, size // triton.next_power_of_2(channels))) for size in (32, 64)]
+    channels = triton.next_power_of_2(max(p.c, p.k) // p.groups)
+    n = max(16, channels)
+    # 32 channels are a cache line of bf16; more than 8 groups of 64 pixels would not fit the registers.
+    few = min(triton.next_power_of_2(p.groups), max(2, min(8, 32 // channels)))
+    many = min(triton.next_power_of_2(p.groups), 2 * few)
     if p.kind == "wgrad":
-        tiles = [Config(n, 32, 32, together=g) for g in together] + [Config(n, 16, 64, together=together[0])]
+        tiles = [Config(n, 32, 32, together=few), Config(n, 16, 64, together=few), Config(n, 32, 16, together=many)]
     else:
-        tiles = [Config(64, n, 16, together=g) for g in together] + [Config(32, n, 32, together=together[0])]
+        tiles = [Config(64, n, 16, together=few), Config(32, n, 32, together=few), Config(32, n, 16, together=many)]
     return gemm.fitted(tiles, spec, p)
 
 

@@ -40,8 +40,8 @@ def configs(spec: ConvSpec) -> list[Config]:
         Config(64, 64, 64),
         Config(64, 32, 64),
     ]
-    if spec.dtype == "float32":
-        tiles = [replace(tile, block_k=tile.block_k // 2) for tile in tiles]
+    if gemm.slope(spec):  # another tile, of saved values
+        tiles = [replace(tile, block_k=32, num_stages=4) for tile in tiles]
     found = gemm.fitted(tiles, spec, p)
     if p.channels_last:
         return [replace(tile, line=True) for tile in found]
