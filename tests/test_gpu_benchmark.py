@@ -96,7 +96,7 @@ def test_a_dry_run_compiles_what_would_be_checked(
 def test_the_plan_needs_nothing_but_torch_and_triton_and_no_installation(tmp_path: Path) -> None:
     """From another folder, in a Python that does not see what is installed beside them."""
     blocked = "import sys; sys.modules.update(dict.fromkeys(('typer', 'rich', 'platformdirs', 'transformers', 'accelops._native')))\n"
-    program = f"{blocked}sys.argv = ['gpu.py', '--list']\nimport runpy; runpy.run_path({str(FOLDER / 'gpu.py')!r}, run_name='__main__')"
+    program = f"{blocked}sys.path.insert(0, {str(FOLDER)!r})\nsys.argv = ['gpu.py', '--list']\nimport runpy; runpy.run_path({str(FOLDER / 'gpu.py')!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "correctness: Every Config" in done.stdout and "mobilenet_v3 bfloat16: 262 problems" in done.stdout

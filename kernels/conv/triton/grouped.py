@@ -42,8 +42,8 @@ def configs(spec: ConvSpec) -> list[Config]:
     p = problem(spec)
     channels = triton.next_power_of_2(max(p.c, p.k) // p.groups)
     n = max(16, channels)
-    # 32 channels are a cache line of bf16; more than 8 groups of 64 pixels would not fit the registers.
-    few = min(triton.next_power_of_2(p.groups), max(2, min(8, 32 // channels)))
+    # 32 channels are a cache line of bf16; more than 8 groups of 64 pixels, or 4 of 32 pixels and terms, spill.
+    few = min(triton.next_power_of_2(p.groups), max(2, min(4 if p.kind == "wgrad" else 8, 32 // channels)))
     many = min(triton.next_power_of_2(p.groups), 2 * few)
     if p.kind == "wgrad":
         tiles = [Config(n, 32, 32, together=few), Config(n, 16, 64, together=few), Config(n, 32, 16, together=many)]
