@@ -68,7 +68,7 @@ def table(device: torch.device, addresses: Sequence[int], of: Cut | None = None)
     if found is None or made_on != stream:
         # The copy does not wait for the GPU: what is not pinned has left the host's memory when it returns. A table that
         # is dropped is freed behind the launches that read it, which are of its stream.
-        found = torch.tensor(_numbers(addresses, of), dtype=torch.int64).to(device, non_blocking=True)
+        found = torch.tensor(_numbers(addresses, of), dtype=torch.int64, device="cpu").to(device, non_blocking=True)
         while len(_kept) >= MOST_TABLES:
             _kept.popitem(last=False)
         _kept[key] = found, stream

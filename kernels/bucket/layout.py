@@ -100,9 +100,9 @@ class Layout:
         for i in tensors:
             p = self.places[i]
             run = p.steps[-1][1] if p.steps and p.steps[-1][0] == 1 else 1  # elements side by side are one stretch
-            offsets = torch.zeros(1, dtype=torch.int64)
+            offsets = torch.zeros(1, dtype=torch.int64, device="cpu")
             for stride, size in p.steps[:-1] if run > 1 else p.steps:
-                offsets = (offsets[:, None] + stride * torch.arange(size)).view(-1)
+                offsets = (offsets[:, None] + stride * torch.arange(size, device="cpu")).view(-1)
             begins.append(addresses[i] + offsets * ITEMSIZE[p.dtype])
             ends.append(begins[-1] + run * ITEMSIZE[p.dtype])
             owners.append(torch.full_like(offsets, i))
