@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import accelops.optim
 from accelops.dispatch import reroute
 from accelops.dispatch.select import use
 from accelops.timing import Variant, interleaved
@@ -30,7 +31,8 @@ PEER = "DeepSpeed CPUAdam"
 
 @dataclass(frozen=True)
 class Problem:
-    """A list of parameter shapes, the optimizer (a name in torch.optim) and its options."""
+    """A list of parameter shapes, the optimizer (a name in torch.optim) and its options; `beyond` has options that only
+    accelops.optim knows, for which its optimizer is timed against torch's without them."""
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
@@ -38,12 +40,18 @@ class Problem:
     options: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     peer: bool = True  # the peer has neither amsgrad nor bf16 state
+    beyond: dict[str, Any] = field(default_factory=dict)
 
 
 def problems(device: str) -> list[Problem]:
     resnet50 = resnet50_parameters()
     numel = sum(torch.Size(shape).numel() for shape in resnet50)
-    large = [Problem("one tensor of 1e9", ((10**9,),))] if device == "cuda" else []
+    one = ((10**9,),)
+    large = [
+        Problem("one tensor of 1e9", one),
+        Problem("one tensor of 1e9, bf16, fp32 masters", one, dtype=torch.bfloat16, beyond={"master_weights": True}),
+        Problem("one tensor of 1e9, bf16, 8-bit state", one, dtype=torch.bfloat16, beyond={"state_bits": 8}),
+    ]
     return [
         Problem("ResNet-50", resnet50),
         Problem("ResNet-50, AdamW", resnet50, "AdamW", {"weight_decay": 0.05}),
@@ -51,7 +59,7 @@ def problems(device: str) -> list[Problem]:
         Problem("ResNet-50, bf16", resnet50, dtype=torch.bfloat16, peer=False),
         Problem("one tensor of 25.6 M", ((numel,),)),
         Problem("2000 tensors of 1000", ((1000,),) * 2000),
-        *large,
+        *(large if device == "cuda" else ()),
     ]
 
 
@@ -85,10 +93,13 @@ def _measure(problem: Problem, setting: Setting, ceilings: Ceilings, seconds: fl
     for p in parameters:
         p.grad = random(p.shape)
     optimizer = getattr(torch.optim, problem.optimizer)
+    ours = getattr(accelops.optim if problem.beyond else torch.optim, problem.optimizer)
     variants = {
         "torch": Variant(_step(optimizer, parameters, problem.options)),
         "torch fused": Variant(_step(optimizer, parameters, {**problem.options, "fused": True})),
-        "accelops": Variant(_step(optimizer, parameters, problem.options), lambda: _rerouted(setting.target)),
+        "accelops": Variant(
+            _step(ours, parameters, problem.options | problem.beyond), lambda: _rerouted(setting.target)
+        ),
     }
     if problem.peer and setting.device == "cpu" and missing_peer("cpu") is None:
         variants[PEER] = Variant(_peer_step(problem, parameters))
