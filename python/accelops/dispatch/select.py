@@ -44,13 +44,7 @@ class Selection:
 
     @cached_property
     def _bound(self) -> Callable[..., Any]:
-        """The implementation's `run` for this Config and Spec, as it prepares it where it has a `bind`."""
-        module = self.implementation
-        return (
-            module.bind(self.config, self.spec)
-            if hasattr(module, "bind")
-            else partial(module.run, self.config, self.spec)
-        )
+        return bound(self.implementation, self.config, self.spec)
 
     def run(self, *operands: Any, **options: Any) -> Any:
         """Run the implementation; torch's own where a kernel fails that was not asked for by name."""
@@ -62,6 +56,11 @@ class Selection:
             _set_aside(self, failure)
             aten = implementation(self.spec.op, "aten")
             return aten.run(aten.configs(self.spec)[0], self.spec, *operands, **options)
+
+
+def bound(module: ModuleType, config: Any, spec: Spec) -> Callable[..., Any]:
+    """The implementation's `run` for a Config and a Spec, as it prepares it where it has a `bind`."""
+    return module.bind(config, spec) if hasattr(module, "bind") else partial(module.run, config, spec)
 
 
 @cache

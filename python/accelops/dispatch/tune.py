@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +24,7 @@ from accelops.kernels.spec import Spec
 from accelops.targets import KernelFailed, emulated, unavailable
 
 from . import reroute, tuned
-from .select import candidates, forget, implementation, observed
+from .select import bound, candidates, forget, implementation, observed
 
 MARGIN = 1.03
 
@@ -129,7 +129,8 @@ def _medians(
     sets = [draw(spec, seed) for seed in range(timing.copies(spec.bytes) if replayed else 1)]
     variants: dict[Candidate, timing.Variant] = {}
     for (target, config), module in candidates.items():
-        runs = [partial(module.run, config, spec, *operands) for operands in sets]
+        run = bound(module, config, spec)
+        runs = [partial(_run, run, operands) for operands in sets]
         try:
             runs[0]()
             variants[target, config] = timing.captured(runs) if replayed else timing.Variant(runs[0])
@@ -137,6 +138,11 @@ def _medians(
             warnings.warn(f"accelops.tune: {config} is left out, it failed: {failure}", stacklevel=2)
     times = timing.interleaved(variants, seconds, spec.device)
     return {name: median(values) for name, values in times.items()}
+
+
+def _run(run: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
+    """Adam's lists are new at each step, so that what is known of them must be found out again."""
+    return run(*[replace(o) if is_dataclass(o) else o for o in operands])
 
 
 def write(measurements: list[Measurement]) -> list[Path]:
