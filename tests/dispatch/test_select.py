@@ -10,6 +10,7 @@ import torch
 import accelops
 from accelops.dispatch import tuned
 from accelops.dispatch.select import candidates, forget, select
+from accelops.kernels.adam.spec import AdamSpec
 from accelops.kernels.conv.spec import ConvSpec
 from accelops.targets import TARGETS, unavailable
 
@@ -122,7 +123,9 @@ def test_explain_refuses_what_it_does_not_know():
 def test_tune_measures_what_a_model_runs_and_selects_anew():
     model = torch.nn.Sequential(torch.nn.Conv2d(32, 32, 7, padding=3, groups=32), torch.nn.ReLU())
     measured = accelops.tune(model, torch.randn(2, 32, 28, 28), seconds=0.05)
-    assert {m.spec.direction for m in measured} == {"fprop", "wgrad"}  # the input needs no gradient
+    *convolutions, step = measured
+    assert {m.spec.direction for m in convolutions} == {"fprop", "wgrad"}  # the input needs no gradient
+    assert step.spec == AdamSpec(numel=32 * 49 + 32, tensors=2)
     for m in measured:
         assert set(m.ratios) >= {"aten", "cpu"}
         assert select(m.spec).source == "tuned"

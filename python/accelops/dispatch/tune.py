@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from accelops import timing
+from accelops.kernels.adam.spec import AdamSpec
 from accelops.kernels.spec import Spec
 from accelops.targets import KernelFailed, emulated, unavailable
 
@@ -62,14 +63,25 @@ def tune(
 
 
 def specs_of(model: nn.Module, inputs: tuple[Any, ...], loss: Callable[[Any], Tensor] | None = None) -> list[Spec]:
-    """The distinct Specs that one forward and backward of `model` asks dispatch for."""
+    """The distinct Specs that one forward and backward of `model` asks dispatch for, and Adam's step over its parameters."""
     with observed() as seen, reroute.enabled(), torch.enable_grad():
         output = model(*inputs)
         scalar = (loss or _sum_of_first_tensor)(output)
         parameters = [p for p in model.parameters() if p.requires_grad]
         if parameters and scalar.requires_grad:
             torch.autograd.grad(scalar, parameters, allow_unused=True)
-    return sorted(seen, key=Spec.to_json)
+    return [*sorted(seen, key=Spec.to_json), *_adam_specs(parameters)]
+
+
+def _adam_specs(parameters: Sequence[Tensor]) -> list[Spec]:
+    """For each device and dtype; the moments in the parameters' dtype, as torch has them."""
+    kinds: dict[tuple[str, str], list[Tensor]] = {}
+    for p in parameters:
+        kinds.setdefault((p.device.type, str(p.dtype).removeprefix("torch.")), []).append(p)
+    return [
+        AdamSpec(sum(map(Tensor.numel, part)), len(part), dtype, dtype, device=device)
+        for (device, dtype), part in kinds.items()
+    ]
 
 
 def _sum_of_first_tensor(output: Any) -> Tensor:
