@@ -43,6 +43,7 @@ def info(as_json: AsJson = False) -> None:
     stdout.print(
         f"{cpu['device']}: instruction set {cpu['instruction_set']}, {cpu['threads']} threads", highlight=False
     )
+    stdout.print(f"GPU: {found['gpu']}", highlight=False)
     table = Table("target", "ready")
     for target, ready in found["targets"].items():
         table.add_row(target, escape(ready))

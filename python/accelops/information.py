@@ -17,6 +17,7 @@ from accelops.targets.cpu import device_name, native
 
 def information() -> dict[str, Any]:
     """Plain values, for JSON."""
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     return {
         "versions": versions("accelops", "numpy"),
         "cpu": {
@@ -26,7 +27,10 @@ def information() -> dict[str, Any]:
         },
         "targets": {target: unavailable(target) or "yes" for target in TARGETS},
         "candidates": {op: list(candidates(op)) for op in OPS},
-        "tables": {op: {s: str(tuned.path(op, "cpu", s)) for s in ("tuned", "shipped")} for op in OPS},
+        "gpu": tuned.device_name("cuda") if "cuda" in devices else "none that torch sees",
+        "tables": {
+            op: {f"{s}, {d}": str(tuned.path(op, d, s)) for d in devices for s in ("tuned", "shipped")} for op in OPS
+        },
         "evidence": [piece.to_dict() for piece in matrix()],
     }
 
