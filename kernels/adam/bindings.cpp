@@ -1,5 +1,6 @@
 // Python's way to the native Adam steps: an AdamTable reads lists of torch tensors as they are now, says whether a native
 // kernel may step them, and does. It reads anew at each step (0.3 us a parameter), so nothing can be out of date.
+// read_lists does the reading for tensors of other devices, which Python steps.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -61,8 +62,44 @@ Tensor List::operator[](size_t k) const {
   const auto impl = py::reinterpret_steal<py::object>(PyObject_GetAttr(item, cdata));
   if (!impl) throw py::error_already_set();
   Tensor result(PyLong_AsSize_t(impl.ptr()));
-  if (!result.plain()) throw Refused{"a tensor that is not strided or not on the CPU"};
+  if (!result.strided()) throw Refused{"a tensor that is not strided"};
   return result;
+}
+
+Tensor on_cpu(Tensor tensor) {
+  if (tensor.device_type() != 0) throw Refused{"a tensor that is not on the CPU"};
+  return tensor;
+}
+
+// (kinds, addresses) of lists of tensors. `kinds` is all that can be asked of them but where they are: how many each list
+// has; dtype, device, shape and strides of each; equal for lists that are alike, as bytes to look them up by. `addresses` are
+// 8 bytes a tensor, one bytes object a list. None where there is a tensor of a class of its own, or not strided.
+py::object read_lists(const py::sequence& lists) {
+  if (!Tensor::readable()) return py::none();
+  std::string kinds;
+  const auto put = [&](const void* value, size_t bytes) { kinds.append(static_cast<const char*>(value), bytes); };
+  py::tuple addresses(lists.size());
+  try {
+    for (size_t l = 0; l < lists.size(); ++l) {
+      const List list(lists[l]);
+      const int64_t count = static_cast<int64_t>(list.size());
+      put(&count, sizeof count);
+      std::vector<void*> at(list.size());
+      for (size_t k = 0; k < at.size(); ++k) {
+        Tensor tensor = list[k];
+        const Layout layout = tensor.layout();
+        const int32_t kind[] = {tensor.dtype(), tensor.device_type(), tensor.device_index(), static_cast<int32_t>(layout.dim)};
+        put(kind, sizeof kind);
+        put(layout.sizes, layout.dim * sizeof(int64_t));
+        put(layout.strides, layout.dim * sizeof(int64_t));
+        at[k] = tensor.data();
+      }
+      addresses[l] = py::bytes(reinterpret_cast<const char*>(at.data()), at.size() * sizeof(void*));
+    }
+  } catch (const Refused&) {
+    return py::none();
+  }
+  return py::make_tuple(py::bytes(kinds), addresses);
 }
 
 class AdamTable {
@@ -139,7 +176,7 @@ class AdamTable {
     for (const List& list : written)
       if (list.size() != 0 && list.size() != count) throw Refused{"lists of different lengths"};
     tensors_.reserve(count), steps_.reserve(count);
-    for (size_t k = 0; k < count; ++k) read_parameter(k, params[k], grads[k], written, steps[k]);
+    for (size_t k = 0; k < count; ++k) read_parameter(k, on_cpu(params[k]), on_cpu(grads[k]), written, on_cpu(steps[k]));
   }
 
   void read_parameter(size_t k, Tensor param, Tensor grad, const std::vector<List>& written, Tensor step) {
@@ -166,7 +203,7 @@ class AdamTable {
     void* pointers[5] = {};
     for (size_t i = 0; i < written.size(); ++i) {
       if (written[i].size() == 0) continue;
-      Tensor t = written[i][k];
+      Tensor t = on_cpu(written[i][k]);
       const int32_t code = t.dtype();
       if (i >= 3 ? code != wide(*type).code : !agrees(code, *type, k == 0 && i == 0)) throw Refused{"states of different dtypes"};
       pointers[i] = data(t);
@@ -205,6 +242,7 @@ class AdamTable {
 }  // namespace
 
 void bind_adam(py::module_& m) {
+  m.def("read_lists", &read_lists, "What lists of tensors are, and where, as bytes; None where only Python can tell.", py::arg("lists"));
   py::class_<AdamTable>(m, "AdamTable", "The tensors of an Adam step, read from lists of torch tensors.")
       .def(py::init<const py::handle&, const py::handle&, const py::handle&, const py::handle&, const py::handle&, const py::handle&,
                     const py::handle&, const py::handle&>(),

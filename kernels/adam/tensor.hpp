@@ -46,15 +46,16 @@ class Tensor {
     return {get(torch_abi::aoti_torch_get_dim), get(torch_abi::aoti_torch_get_sizes), get(torch_abi::aoti_torch_get_strides)};
   }
   int32_t dtype() { return get(torch_abi::aoti_torch_get_dtype); }  // c10/core/ScalarType.h
-  // Strided, on the CPU.
-  bool plain() { return get(torch_abi::aoti_torch_get_device_type) == 0 && get(torch_abi::aoti_torch_get_layout) == 0; }
+  bool strided() { return get(torch_abi::aoti_torch_get_layout) == 0; }
+  int32_t device_type() { return get(torch_abi::aoti_torch_get_device_type); }  // c10/core/DeviceType.h; 0 is the CPU
+  int32_t device_index() { return get(torch_abi::aoti_torch_get_device_index); }
 
   // torch 2.9 has what is needed here, though not all of torch_abi.
   static bool readable() {
     using namespace torch_abi;
     load();
     return aoti_torch_get_data_ptr && aoti_torch_get_numel && aoti_torch_get_dim && aoti_torch_get_sizes && aoti_torch_get_strides &&
-           aoti_torch_get_dtype && aoti_torch_get_device_type && aoti_torch_get_layout;
+           aoti_torch_get_dtype && aoti_torch_get_device_type && aoti_torch_get_device_index && aoti_torch_get_layout;
   }
 
  private:

@@ -39,6 +39,7 @@ constexpr uint64_t kVersion = (2ull << 56) | (10ull << 48);
   X(aoti_torch_get_dtype, (Handle, int32_t*))                                                  \
   X(aoti_torch_get_layout, (Handle, int32_t*))                                                 \
   X(aoti_torch_get_device_type, (Handle, int32_t*))                                            \
+  X(aoti_torch_get_device_index, (Handle, int32_t*))                                           \
   X(aoti_torch_empty_strided, (int64_t, const int64_t*, const int64_t*, int32_t, int32_t, int32_t, Handle*))
 
 #define ACCELOPS_DECLARE(name, arguments) extern Error(*name) arguments;
