@@ -27,7 +27,7 @@ def numbers(signed: bool, device: torch.device) -> Tensor:
         parts = 2 ** (decade + (not signed))
         magnitudes += [10.0 ** (decade - DECADES + 1) * (0.1 + 0.9 * (part + 0.5) / parts) for part in range(parts)]
     negative = [-m for m in reversed(magnitudes)] if signed else []
-    return torch.tensor([*negative, 0.0, *magnitudes, 1.0], dtype=torch.float64).float().to(device)
+    return torch.tensor([*negative, 0.0, *magnitudes, 1.0], dtype=torch.float64, device="cpu").float().to(device)
 
 
 @lru_cache(maxsize=64)

@@ -71,6 +71,7 @@ def test_the_map_is_the_dynamic_tree(signed: bool) -> None:
 
 
 @SIGNS
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, at the scale of a block of zeros
 @pytest.mark.parametrize("how", ["aten", "triton"])
 def test_a_number_is_at_most_half_a_step_from_its_code(how: str, signed: bool) -> None:
     values = samples(signed)
@@ -118,7 +119,9 @@ def test_zeros_stay_zeros_and_what_is_not_finite_spoils_its_block_alone(signed: 
         assert not decoded[300].isfinite() and not decoded[600].isfinite()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_block_too_small_for_fp32_is_not_mistaken() -> None:
-    values = torch.full((256,), 1e-42)
+    values = torch.zeros(256)
+    values[::2] = 1e-42  # whose inverse is infinite
     for codes, scales in (blockwise.encoded(values, False), by_triton(values, False)):
-        assert (blockwise.decoded(codes, scales, False) - values).abs().max() <= 1.2e-38
+        assert (blockwise.decoded(codes, scales, False) - values).abs().max() <= 1e-42

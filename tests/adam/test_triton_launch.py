@@ -143,7 +143,13 @@ def test_a_step_under_capture_bakes_what_is_new_and_holds_what_it_reads(monkeypa
     lists = make(torch.float32, SHAPES)
     before = stepped(lists)
     monkeypatch.setattr(tables, "_captured", {})
-    monkeypatch.setattr(tables, "_capturing", lambda device: True)
+    as_usual = tables.Tables.__init__
+
+    def capturing(self: tables.Tables, device: torch.device) -> None:
+        as_usual(self, device)
+        self.capturing = True
+
+    monkeypatch.setattr(tables.Tables, "__init__", capturing)
     captured = stepped(again(lists))
     assert captured["grads"] is not before["grads"] and torch.equal(captured["grads"], before["grads"])
     for name in ("chunks", "sizes", "codes", "addresses"):
@@ -164,6 +170,14 @@ def test_moments_in_8_bits_bring_their_scales() -> None:
     assert rows[8].tolist() == [s.data_ptr() for s in lists.exp_avg_sq_scales]
     assert launch["STATE"] == tl.uint8 and launch["STOCHASTIC"] and launch["quantiles"].shape == (512,)
     assert all(c.block * c.pieces % 256 == 0 for c in triton.configs(spec))  # no block of 8 bits is cut
+
+
+def test_torchs_default_device_does_not_matter() -> None:
+    lists = make(torch.float32, ((3,), (4,)), steps=(4.0, 1.0))
+    lists.__dict__["description"] = replace(lists.description, steps_on_device=False)
+    with launches() as seen, torch.no_grad(), torch.device("meta"):
+        triton.run(triton.configs(lists.spec())[0], lists.spec(), lists, HYPER)
+    assert all(t.device.type == "cpu" for t in seen[0].values() if isinstance(t, Tensor))
 
 
 def on_meta(shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:

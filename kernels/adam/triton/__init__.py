@@ -23,8 +23,8 @@ from accelops.targets import triton as gpu
 from ..blockwise import numbers
 from ..lists import Hyper, Lists
 from ..spec import MIXED, AdamSpec
-from . import tables
 from .kernels import count, step
+from .tables import Tables
 
 DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 NAMES = ("float32", "bfloat16", "float16", "complex64", MIXED)
@@ -84,12 +84,13 @@ def run(config: Config, spec: AdamSpec, lists: Lists, hyper: Hyper) -> None:
 def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
     found = lists.description
     device, sizes, tensors = found.device, found.sizes, len(found)
-    addresses = tables.fixed(_addresses(lists), device)
+    tables = Tables(device)
+    addresses = tables.fixed(_addresses(lists))
     if found.steps_on_device:
-        counted, same = _counted_on_device(lists, hyper, addresses), (0.0, 0.0, 0.0, 0)
+        counted, same = _counted_on_device(lists, hyper, tables, addresses), (0.0, 0.0, 0.0, 0)
     else:
-        counted, same = _counted_on_host(lists, hyper)
-    chunks = tables.chunks(sizes, config.block * config.pieces, device)
+        counted, same = _counted_on_host(lists, hyper, tables)
+    chunks = tables.chunks(sizes, config.block * config.pieces)
     if not chunks.shape[0]:
         return
     dtype, state = _one(found.reals), None if found.state_dtype == MIXED else _real(lists.exp_avgs[0].dtype)
@@ -98,10 +99,10 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
         step,
         (chunks.shape[0],),
         chunks,
-        tables.fixed(sizes, device),
-        tables.fixed(tuple(CODES[dtype] for dtype in found.reals), device),
+        tables.fixed(sizes),
+        tables.fixed(tuple(CODES[dtype] for dtype in found.reals)),
         addresses,
-        tables.moving(tuple(map(Tensor.data_ptr, lists.grads)), device),
+        tables.moving(tuple(map(Tensor.data_ptr, lists.grads))),
         counted,
         hyper.found_inf,
         hyper.grad_scale,
@@ -163,14 +164,14 @@ def _addresses(lists: Lists) -> tuple[int, ...]:
     return tuple(address for column in columns for address in (map(Tensor.data_ptr, column) if column else none))
 
 
-def _counted_on_device(lists: Lists, hyper: Hyper, addresses: Tensor) -> Tensor:
+def _counted_on_device(lists: Lists, hyper: Hyper, tables: Tables, addresses: Tensor) -> Tensor:
     found = lists.description
     counted = torch.empty(4, len(found), dtype=torch.float32, device=found.device)
     gpu.launch(
         count,
         (triton.cdiv(len(found), 256),),
         addresses,
-        tables.fixed(found.wide_steps, found.device),
+        tables.fixed(found.wide_steps),
         counted,
         hyper.found_inf,
         hyper.lr,
@@ -190,14 +191,16 @@ def _logarithm(beta: float) -> float:
     return math.log(beta) if beta > 0 else -math.inf
 
 
-def _counted_on_host(lists: Lists, hyper: Hyper) -> tuple[Tensor | None, tuple[float, float, float, int]]:
+def _counted_on_host(
+    lists: Lists, hyper: Hyper, tables: Tables
+) -> tuple[Tensor | None, tuple[float, float, float, int]]:
     """What kernels.count works out, as a table, or as four numbers where it is the same for all parameters."""
-    torch._foreach_add_(list(lists.state_steps), torch.tensor(1.0), alpha=1.0)
+    torch._foreach_add_(list(lists.state_steps), torch.tensor(1.0, device="cpu"), alpha=1.0)
     counts = [step.item() for step in lists.state_steps]
     found = {t: _counted(t, hyper) for t in set(counts)}
     if len(found) == 1:
         return None, found[counts[0]]
-    return tables.floats(tuple(zip(*map(found.get, counts), strict=True)), lists.description.device), (0.0, 0.0, 0.0, 0)
+    return tables.floats(tuple(zip(*map(found.get, counts), strict=True))), (0.0, 0.0, 0.0, 0)
 
 
 def _counted(t: float, hyper: Hyper) -> tuple[float, float, float, int]:

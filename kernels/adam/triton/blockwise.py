@@ -40,7 +40,6 @@ def encode(values, SIGNED: tl.constexpr):
     """uint8 codes and scales of [blocks, 256] fp32 values. What is not finite spreads over its block."""
     sizes = tl.abs(values)
     scales = tl.max(tl.where(sizes == sizes, sizes, float("inf")), 1)
-    scales = tl.where(scales < 1.2e-38, 0.0, scales)  # that of the least normal number has an inverse still
     shares = sizes * tl.where(scales > 0, tl.div_rn(1.0, scales), 0.0)[:, None]
     rank = rank_of(shares, SIGNED)
     codes = 127 + tl.where(values < 0, -tl.minimum(rank, 127), rank) if SIGNED else rank

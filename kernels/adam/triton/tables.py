@@ -21,81 +21,80 @@ from torch import Tensor
 
 MOST = 256
 
-_kept: dict[Any, Tensor] = {}
+_kept: dict[Any, tuple[Tensor, int]] = {}  # and the stream that a table was made in
 _captured: dict[Any, Tensor] = {}
 
 
-def fixed(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """int64 numbers that will be asked for again, such as addresses of state."""
-    return _shared((values, device), device, lambda: _uploaded(values, device))
+class Tables:
+    """The tables for one step on `device`, in the stream that is current there."""
 
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.on_gpu = device.type == "cuda"
+        self.stream = torch.cuda.current_stream(device).cuda_stream if self.on_gpu else 0
+        self.capturing = self.on_gpu and _capturing(device)
 
-def chunks(sizes: tuple[int, ...], chunk: int, device: torch.device) -> Tensor:
-    """int32 (row, index) of the pieces of at most `chunk` elements that tensors of `sizes` are cut into."""
-    return _shared((sizes, chunk, device), device, lambda: _cut(sizes, chunk, device))
+    def fixed(self, values: tuple[int, ...]) -> Tensor:
+        """int64 numbers that will be asked for again, such as addresses of state."""
+        return self._shared((self.device, values), lambda: self._uploaded(values))
 
+    def chunks(self, sizes: tuple[int, ...], chunk: int) -> Tensor:
+        """int32 (row, index) of the pieces of at most `chunk` elements that tensors of `sizes` are cut into."""
+        return self._shared((self.device, sizes, chunk), lambda: self._cut(sizes, chunk))
 
-def moving(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """int64 numbers that may be others at the next step: addresses of gradients."""
-    if _capturing(device):
-        return _uploaded(values, device)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
-    return _kept_or((values, device, stream), lambda: _uploaded(values, device))
+    def moving(self, values: tuple[int, ...]) -> Tensor:
+        """int64 numbers that may be others at the next step: addresses of gradients."""
+        if self.capturing:
+            return self._uploaded(values)
+        return self._kept_or((self.device, values, "moving", self.stream), lambda: self._uploaded(values))[0]
 
+    def floats(self, rows: tuple[tuple[float, ...], ...]) -> Tensor:
+        """fp32 numbers for this step."""
+        table = torch.tensor(rows, dtype=torch.float32, device="cpu", pin_memory=self.on_gpu)
+        return table.to(self.device, non_blocking=True)
 
-def floats(values: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    """fp32 numbers for one step, in the order of the stream."""
-    table = torch.tensor(values, dtype=torch.float32, pin_memory=device.type == "cuda")
-    return table.to(device, non_blocking=True)
+    def _shared(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """A table that any stream may read."""
+        if self.capturing:
+            return _captured.setdefault(key, _kept[key][0]) if key in _kept else make()
 
+        def made() -> Tensor:
+            table = make()
+            if self.on_gpu:
+                torch.cuda.current_stream(self.device).synchronize()
+            return table
 
-def _cut(sizes: tuple[int, ...], chunk: int, device: torch.device) -> Tensor:
-    counts = [-(-size // chunk) for size in sizes]
-    pieces = _uploaded(tuple(counts), device)
-    row = torch.repeat_interleave(pieces, output_size=sum(counts))
-    before = pieces.cumsum(0) - pieces
-    index = torch.arange(row.numel(), device=device) - before[row]
-    return torch.stack((row, index), 1).int()
-
-
-def _shared(key: Any, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
-    """A table that any stream may read."""
-    if _capturing(device):
-        return _captured.setdefault(key, _kept[key]) if key in _kept else make()
-    if device.type != "cuda":
-        return _kept_or(key, make)
-
-    def made() -> Tensor:
-        table = make()
-        torch.cuda.current_stream(device).synchronize()
+        table, stream = self._kept_or(key, made)
+        if stream != self.stream:  # should it be dropped while this one still reads it
+            table.record_stream(torch.cuda.current_stream(self.device))
         return table
 
-    table = _kept_or(key, made)
-    table.record_stream(torch.cuda.current_stream(device))  # should it be dropped while this stream still reads it
-    return table
+    def _kept_or(self, key: Any, make: Callable[[], Tensor]) -> tuple[Tensor, int]:
+        found = _kept.get(key)
+        if found is None:
+            found = make(), self.stream
+            while len(_kept) >= MOST:
+                _kept.pop(next(iter(_kept)), None)  # the oldest
+            _kept[key] = found
+        return found
 
+    def _uploaded(self, values: tuple[int, ...]) -> Tensor:
+        if self.capturing:
+            table = torch.zeros(len(values), dtype=torch.int64, device=self.device)
+            torch._foreach_add_(list(table.unbind()), list(values))
+            return table
+        table = torch.tensor(values, dtype=torch.int64, device="cpu", pin_memory=self.on_gpu)
+        return table.to(self.device, non_blocking=True)
 
-def _kept_or(key: Any, make: Callable[[], Tensor]) -> Tensor:
-    found = _kept.get(key)
-    if found is None:
-        found = make()
-        while len(_kept) >= MOST:
-            _kept.pop(next(iter(_kept)), None)  # the oldest
-        _kept[key] = found
-    return found
+    def _cut(self, sizes: tuple[int, ...], chunk: int) -> Tensor:
+        counts = [-(-size // chunk) for size in sizes]
+        pieces = self._uploaded(tuple(counts))
+        row = torch.repeat_interleave(pieces, output_size=sum(counts))
+        before = pieces.cumsum(0) - pieces
+        index = torch.arange(row.numel(), device=self.device) - before[row]
+        return torch.stack((row, index), 1).int()
 
 
 def _capturing(device: torch.device) -> bool:
-    if device.type != "cuda":
-        return False
     with torch.cuda.device(device):
         return torch.cuda.is_current_stream_capturing()
-
-
-def _uploaded(values: tuple[int, ...], device: torch.device) -> Tensor:
-    if _capturing(device):
-        table = torch.zeros(len(values), dtype=torch.int64, device=device)
-        torch._foreach_add_(list(table.unbind()), list(values))
-        return table
-    table = torch.tensor(values, dtype=torch.int64, pin_memory=device.type == "cuda")
-    return table.to(device, non_blocking=True)

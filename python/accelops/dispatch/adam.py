@@ -117,7 +117,7 @@ def grad_norm(lists: Lists) -> Tensor:
     parts = [] if torch.compiler.is_compiling() else lists.parts()
     if not parts or any(isinstance(p.table, Description) or _why_torch(p, {}) for p in parts):
         return torch.nn.utils.get_total_norm(lists.grads).double()
-    return torch.tensor([native.grad_norm(part) for part in parts], dtype=torch.float64).norm()
+    return torch.tensor([native.grad_norm(part) for part in parts], dtype=torch.float64, device="cpu").norm()
 
 
 _COLUMNS = ("params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "state_steps")
