@@ -1,11 +1,13 @@
-"""What the lists of an Adam step hold, read in Python: for tensors on other devices than the CPU, which native code cannot
-read, and where there is no native code. It says what native.AdamTable says, and steps nothing.
+"""What the lists of an Adam step hold: for tensors on other devices than the CPU, which native code does not step, and
+where there is no native code. It says what native.AdamTable says.
 
-All is read at each step, about 1 us a parameter, so nothing can be out of date; what follows from it is kept.
+All is read at each step, so nothing can be out of date; what follows from it is kept. Native code reads 10 lists of a
+parameter in a fifth of the time that Python needs.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +15,8 @@ from operator import attrgetter
 
 import torch
 from torch import Tensor
+
+from accelops.targets.cpu import native
 
 from .blockwise import blocks
 from .spec import MIXED
@@ -61,8 +65,35 @@ class Description:
         return len(self.sizes)
 
 
-def describe(columns: Sequence[Sequence[Tensor]]) -> Description:
-    """`columns` are the fields of Lists, in their order."""
+_known: dict[bytes, Description] = {}
+_MOST_KNOWN = 256
+
+
+def read(columns: Sequence[Sequence[Tensor]]) -> tuple[bytes | None, tuple[bytes, ...]]:
+    """(kinds, addresses): all that lists of tensors are but where, as bytes that equal lists have in common, None where no
+    native code could read them; and where each list's tensors are, 8 bytes each."""
+    found = native.read_lists(columns) if native is not None else None
+    if found is not None:
+        return found
+    try:
+        return None, tuple([array("q", map(Tensor.data_ptr, column)).tobytes() for column in columns])
+    except RuntimeError:  # of a tensor that has no one memory; its description refuses it
+        return None, ()
+
+
+def describe(columns: Sequence[Sequence[Tensor]], kinds: bytes | None = None) -> Description:
+    """`columns` are the fields of Lists, in their order; `kinds` is what `read` says of them."""
+    if kinds is None:
+        return _describe(columns)
+    found = _known.get(kinds)
+    if found is None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        found = _known[kinds] = _describe(columns)
+    return found
+
+
+def _describe(columns: Sequence[Sequence[Tensor]]) -> Description:
     classes = set().union(*(map(type, column) for column in columns))
     if not classes <= _CLASSES:
         return Description(why="a tensor of a class of its own")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from accelops.targets.cpu import native
 
-from .description import Description, describe, family
+from .description import Description, describe, family, read
 from .spec import AdamSpec
 
 
@@ -55,7 +55,20 @@ class Lists:
     @cached_property
     def description(self) -> Description:
         """Valid as long as no tensor gets new memory."""
-        return describe([getattr(self, f.name) for f in fields(self)])
+        return describe(self._columns, self._read[0])
+
+    @property
+    def addresses(self) -> dict[str, bytes]:
+        """Of each list, 8 bytes a tensor; valid as long as no tensor gets new memory."""
+        return dict(zip((f.name for f in fields(self)), self._read[1], strict=True))
+
+    @cached_property
+    def _read(self) -> tuple[bytes | None, tuple[bytes, ...]]:
+        return read(self._columns)
+
+    @property
+    def _columns(self) -> list[Sequence[Tensor]]:
+        return [getattr(self, f.name) for f in fields(self)]
 
     def spec(self, stochastic: bool = False) -> AdamSpec:
         """The Spec of the step, with stochastic rounding or without. Raises ValueError where `table.why` says that no kernel can read the lists."""
@@ -84,8 +97,7 @@ class Lists:
         for k, param in enumerate(self.params):
             key = param.dtype if param.is_cpu else family((param.dtype, param.shape, param.device))
             together.setdefault(key, []).append(k)
-        columns = [getattr(self, f.name) for f in fields(self)]
-        return [Lists(*([c[k] for k in rows] if c else () for c in columns)) for rows in together.values()]
+        return [Lists(*([c[k] for k in rows] if c else () for c in self._columns)) for rows in together.values()]
 
     def in_one_order(self) -> tuple[Lists, list[tuple[Tensor, Tensor]]]:
         """The lists with all tensors of a parameter dense and in the same order, through copies where they are not (a

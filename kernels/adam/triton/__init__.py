@@ -29,6 +29,17 @@ from .tables import Tables
 DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 NAMES = ("float32", "bfloat16", "float16", "complex64", MIXED)
 NARROW = (torch.bfloat16, torch.float16)
+_ROWS = (
+    "params",
+    "exp_avgs",
+    "exp_avg_sqs",
+    "max_exp_avg_sqs",
+    "masters",
+    "emas",
+    "state_steps",
+    "exp_avg_scales",
+    "exp_avg_sq_scales",
+)
 CODES = {dtype: code for code, dtype in enumerate(DTYPES)}  # in the table that says the dtype of each parameter
 
 
@@ -102,7 +113,7 @@ def _step(config: Config, lists: Lists, hyper: Hyper) -> None:
         tables.fixed(sizes),
         tables.fixed(tuple(CODES[dtype] for dtype in found.reals)),
         addresses,
-        tables.moving(tuple(map(Tensor.data_ptr, lists.grads))),
+        tables.moving(lists.addresses["grads"]),
         counted,
         hyper.found_inf,
         hyper.grad_scale,
@@ -147,21 +158,12 @@ def _quantiles(device: torch.device) -> Tensor:
     return torch.cat([numbers(signed, device) for signed in (True, False)])
 
 
-def _addresses(lists: Lists) -> tuple[int, ...]:
+def _addresses(lists: Lists) -> bytes:
     """The table whose rows kernels.py names."""
-    columns = (
-        lists.params,
-        lists.exp_avgs,
-        lists.exp_avg_sqs,
-        lists.max_exp_avg_sqs,
-        lists.masters,
-        lists.emas,
-        lists.state_steps if lists.description.steps_on_device else (),
-        lists.exp_avg_scales,
-        lists.exp_avg_sq_scales,
-    )
-    none = (0,) * len(lists.params)
-    return tuple(address for column in columns for address in (map(Tensor.data_ptr, column) if column else none))
+    known, none = lists.addresses, bytes(8 * len(lists.params))
+    if not lists.description.steps_on_device:
+        known["state_steps"] = b""
+    return b"".join([known[name] or none for name in _ROWS])
 
 
 def _counted_on_device(lists: Lists, hyper: Hyper, tables: Tables, addresses: Tensor) -> Tensor:

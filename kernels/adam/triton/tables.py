@@ -13,6 +13,7 @@ allocated at all while a graph is captured. Kept tables that a graph reads are n
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 
 MOST = 256
+
+Numbers = tuple[int, ...] | bytes  # of 8 bytes each
 
 _kept: dict[Any, tuple[Tensor, int]] = {}  # and the stream that a table was made in
 _captured: dict[Any, Tensor] = {}
@@ -34,7 +37,7 @@ class Tables:
         self.stream = torch.cuda.current_stream(device).cuda_stream if self.on_gpu else 0
         self.capturing = self.on_gpu and _capturing(device)
 
-    def fixed(self, values: tuple[int, ...]) -> Tensor:
+    def fixed(self, values: Numbers) -> Tensor:
         """int64 numbers that will be asked for again, such as addresses of state."""
         return self._shared((self.device, values), lambda: self._uploaded(values))
 
@@ -42,7 +45,7 @@ class Tables:
         """int32 (row, index) of the pieces of at most `chunk` elements that tensors of `sizes` are cut into."""
         return self._shared((self.device, sizes, chunk), lambda: self._cut(sizes, chunk))
 
-    def moving(self, values: tuple[int, ...]) -> Tensor:
+    def moving(self, values: Numbers) -> Tensor:
         """int64 numbers that may be others at the next step: addresses of gradients."""
         if self.capturing:
             return self._uploaded(values)
@@ -78,13 +81,16 @@ class Tables:
             _kept[key] = found
         return found
 
-    def _uploaded(self, values: tuple[int, ...]) -> Tensor:
+    def _uploaded(self, values: Numbers) -> Tensor:
+        numbers = array("q", values)
         if self.capturing:
-            table = torch.zeros(len(values), dtype=torch.int64, device=self.device)
-            torch._foreach_add_(list(table.unbind()), list(values))
+            table = torch.zeros(len(numbers), dtype=torch.int64, device=self.device)
+            torch._foreach_add_(list(table.unbind()), numbers.tolist())
             return table
-        table = torch.tensor(values, dtype=torch.int64, device="cpu", pin_memory=self.on_gpu)
-        return table.to(self.device, non_blocking=True)
+        table = (
+            torch.frombuffer(numbers, dtype=torch.int64) if numbers else torch.empty(0, dtype=torch.int64, device="cpu")
+        )
+        return (table.pin_memory() if self.on_gpu else table).to(self.device, non_blocking=True, copy=True)
 
     def _cut(self, sizes: tuple[int, ...], chunk: int) -> Tensor:
         counts = [-(-size // chunk) for size in sizes]
