@@ -162,7 +162,7 @@ def test_8_bits_train_as_32_do(kind: type, target: str | None) -> None:
         assert (mine - exact).norm() < 0.1 * way
 
 
-@pytest.mark.parametrize("target", [None, "triton"])
+@pytest.mark.parametrize("target", [None, "triton", "aten"])
 @pytest.mark.parametrize(
     "options", [{"state_bits": 8}, {"state_bits": 32}, {"state_bits": 8, "stochastic_rounding": True}]
 )

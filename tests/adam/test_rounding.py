@@ -61,6 +61,16 @@ def test_triton_rounds_the_same() -> None:
     assert torch.equal(out.cpu(), rounded(values.cpu()))
 
 
+def test_what_is_no_number_stays_none() -> None:
+    """Of the first NaN the bits beyond bf16's are an infinity's, to the second no bit can be added."""
+    values = torch.tensor([0x7F800001, 0x7FFFFFFF, -1, 0x7FC00000] * 256, dtype=torch.int32).view(torch.float32)
+    assert values.isnan().all() and rounded(values).isnan().all()
+    values = values.to(devices()[0])
+    out = torch.empty_like(values, dtype=torch.bfloat16)
+    round_all[(1,)](out, values, rounding.bits(1024, 1, 0, STEP).to(values.device), 1024)
+    assert out.isnan().all()
+
+
 def test_a_number_becomes_one_of_its_two_neighbours() -> None:
     values = torch.randn(5000) * 10 ** torch.randint(-20, 20, (5000,)).float()
     found = rounded(values)

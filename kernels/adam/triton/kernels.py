@@ -175,7 +175,9 @@ def step_run(
     ema = pointer(ema_at, first, tl.float32, VECTOR)
     scale = pointer(scale_at, first // 256, tl.float32, 1)
     scale_sq = pointer(scale_sq_at, first // 256, tl.float32, 1)
-    for begin in range(0, length, BLOCK):
+    begin = length * 0
+    while begin < length:  # a range up to a tensor is beyond the interpreter of Triton 3.6 beside numpy 2.4
+        begin = tl.multiple_of(begin, BLOCK)
         if QUANTISED:
             i = begin + 256 * tl.arange(0, BLOCK // 256)[:, None] + tl.arange(0, 256)[None, :]
         else:
@@ -219,3 +221,4 @@ def step_run(
         if QUANTISED:
             store_blocks(exp_avg, scale, i, inside, begin, length, m, True)
             store_blocks(exp_avg_sq, scale_sq, i, inside, begin, length, v, False)
+        begin += BLOCK
