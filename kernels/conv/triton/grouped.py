@@ -46,7 +46,7 @@ def configs(spec: ConvSpec) -> list[Config]:
     few = min(triton.next_power_of_2(p.groups), max(2, min(4 if p.kind == "wgrad" else 8, 32 // channels)))
     many = min(triton.next_power_of_2(p.groups), 2 * few)
     if p.kind == "wgrad":
-        tiles = [Config(n, 32, 32, together=few), Config(n, 16, 32, together=few), Config(n, 16, 16, together=many)]
+        tiles = [Config(n, 32, 32, together=few), Config(n, 16, 64, together=few), Config(n, 32, 16, together=many)]
     else:
         tiles = [Config(64, n, 16, together=few), Config(32, n, 32, together=few), Config(32, n, 16, together=many)]
     return gemm.fitted(tiles, spec, p)
