@@ -39,7 +39,7 @@ def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
     p = problem(spec)
     if p.kind == "wgrad":
-        tiles = [Config(64, 64, 32), Config(64, 32, 32), Config(32, 64, 64), Config(64, 128, 32, num_warps=8)]
+        tiles = [Config(64, 64, 32), Config(64, 32, 32), Config(32, 64, 32), Config(64, 128, 32, num_warps=8)]
     else:
         tiles = [Config(64, 64, 32), Config(128, 64, 32, num_warps=8), Config(64, 32, 32), Config(64, 32, 64)]
     return gemm.fitted(tiles, spec, p)
