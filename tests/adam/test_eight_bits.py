@@ -16,6 +16,7 @@ from accelops.dispatch.select import observed
 from accelops.kernels.adam import aten, blockwise, triton
 from accelops.kernels.adam.lists import Hyper, Lists
 from accelops.optim import Adam, AdamW
+from accelops.targets.triton import devices
 
 from .contract import HYPER, copied, expected, make
 from .test_triton import step as by_triton
@@ -135,16 +136,20 @@ def test_a_gradient_in_another_order_and_a_parameter_with_gaps_step_the_same(mod
         assert torch.equal(gaps, want.params[0])
 
 
-def weights(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
+def device_of(target: str | None) -> str:
+    return devices()[0] if target == "triton" else "cpu"
+
+
+def weights(dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[nn.Parameter]:
     torch.manual_seed(0)
-    return [nn.Parameter(torch.randn(s).to(dtype)) for s in ((40, 30), (7,), (3, 3, 5, 5))]
+    return [nn.Parameter(torch.randn(s).to(device, dtype)) for s in ((40, 30), (7,), (3, 3, 5, 5))]
 
 
 def train(params: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: int, seed: int = 1) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         for p in params:
-            p.grad = (p.detach() + 0.1 * torch.randn(p.shape, generator=generator)).to(p.dtype)
+            p.grad = (p.detach() + 0.1 * torch.randn(p.shape, generator=generator).to(p.device)).to(p.dtype)
         optimizer.step()
     return [p.detach().clone() for p in params]
 
@@ -153,7 +158,7 @@ def train(params: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: i
 @pytest.mark.parametrize("kind", [Adam, AdamW])
 def test_8_bits_train_as_32_do(kind: type, target: str | None) -> None:
     options: dict[str, Any] = {"lr": 1e-2, "eps": 1e-6}
-    params, others = weights(), weights()
+    params, others = (weights(device=device_of(target)) for _ in range(2))
     start = [p.detach().clone() for p in params]
     got = train(params, kind(params, state_bits=8, target=target, **options), 10)
     want = train(others, kind(others, **options), 10)
@@ -167,7 +172,7 @@ def test_8_bits_train_as_32_do(kind: type, target: str | None) -> None:
     "options", [{"state_bits": 8}, {"state_bits": 32}, {"state_bits": 8, "stochastic_rounding": True}]
 )
 def test_state_dicts_go_on_where_they_were(options: dict[str, Any], target: str | None) -> None:
-    params, others = weights(torch.bfloat16), weights(torch.bfloat16)
+    params, others = (weights(torch.bfloat16, device_of(target)) for _ in range(2))
     before = Adam(params, target=target, seed=3, **options)
     train(params, before, 3)
     file = io.BytesIO()
@@ -205,8 +210,7 @@ def test_updates_smaller_than_bf16_are_not_lost(target: str | None) -> None:
     """30 steps of 1e-4 from 1, where bf16 goes in steps of 2^-8 below. Each rounding adds a variance of at most a quarter
     of the square of a step, so the mean of n weights is off by 5 sqrt(30 / 4 / n) steps once in 1.7 million tests."""
     n = 20_000
-    weight = nn.Parameter(torch.ones(n, dtype=torch.bfloat16))
-    still = nn.Parameter(torch.ones(n, dtype=torch.bfloat16))
+    weight, still = (nn.Parameter(torch.ones(n, dtype=torch.bfloat16, device=device_of(target))) for _ in range(2))
     optimizer = Adam(
         [weight], lr=1e-4, state_bits=32, stochastic_rounding=True, seed=torch.seed() % 2**63, target=target
     )

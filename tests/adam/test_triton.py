@@ -61,6 +61,7 @@ def test_parameters_of_several_dtypes_step_as_each_alone() -> None:
         together = Lists(*columns)
         if master:  # moments of full precision are fp32, but those of complex parameters
             kinds, together = kinds[:3], Lists(*(getattr(together, f.name)[:9] for f in fields(Lists)))
+        together = to(devices()[0], together)
         together.__dict__["table"] = together.description  # as on a GPU, whose tensors native code does not read
         assert together.parts() == [together]
         triton.run(triton.configs(kinds[0].spec())[0], together.spec(), together, HYPER)
@@ -69,7 +70,7 @@ def test_parameters_of_several_dtypes_step_as_each_alone() -> None:
             for mine, exact in zip(
                 getattr(together, name), [t for lists in alone for t in getattr(lists, name)], strict=True
             ):
-                assert torch.equal(mine, exact), name
+                assert torch.equal(mine.cpu(), exact), name
 
 
 @pytest.mark.parametrize("offset", [1, 2, 4])
