@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from accelops.kernels.adam import triton
+from accelops.dispatch import adam as dispatch
+from accelops.dispatch import tuned
+from accelops.dispatch.adam import adam
+from accelops.dispatch.select import forget, observed, use
+from accelops.kernels.adam import aten, triton
 from accelops.kernels.adam.lists import Hyper, Lists
 from accelops.kernels.adam.operands import operands
 from accelops.kernels.adam.spec import AdamSpec
@@ -219,3 +224,38 @@ def test_a_step_in_8_bits_asks_the_device_nothing() -> None:
         optimizer.step()
     assert [launch["kernel"] for launch in seen] == ["count", "step"] * 2
     assert seen[1]["numbers"] is not None and seen[1]["STOCHASTIC"]
+
+
+def test_a_rerouted_step_elsewhere_is_not_even_read_where_no_table_knows_the_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACCELOPS_CACHE", str(tmp_path))
+    forget()
+    taken: list[Any] = []
+    monkeypatch.setattr(aten, "functional", lambda *lists, **options: taken.append(lists[0]))
+    params = on_meta(((7,),))
+    lists = [params, [p.grad for p in params], *([torch.empty_like(p) for p in params] for _ in range(2)), []]
+    options = {
+        "amsgrad": False,
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "lr": 0.1,
+        "weight_decay": 0,
+        "eps": 1e-8,
+        "maximize": False,
+    }
+    with torch.no_grad(), monkeypatch.context() as unreadable:
+        unreadable.setattr("accelops.kernels.adam.lists.describe", None)
+        adam(*lists, [torch.tensor(1.0)], **options)
+    assert taken == [params]
+    with torch.no_grad(), observed() as specs:  # but accelops.tune wants to know
+        adam(*lists, [torch.tensor(1.0)], **options)
+    assert [spec.device for spec in specs] == ["meta"]
+    table = tuned.path("adam", "meta", "tuned")
+    table.parent.mkdir(parents=True)
+    table.write_text("{}")
+    forget()
+    with torch.no_grad(), launches() as seen, use("triton"):
+        adam(*lists, [torch.tensor(1.0)], **options)
+    assert [launch["kernel"] for launch in seen] == ["step"] and len(taken) == 2
+    assert dispatch._may_be_ours(params)

@@ -73,6 +73,7 @@ def configs(spec: AdamSpec) -> list[Config]:
 
 
 def heuristic(spec: AdamSpec) -> tuple[None, str]:
+    """Should it ever take a step, dispatch/adam.py has to know: _may_be_ours."""
     return None, "no GPU has measured it yet; accelops.tune measures it on this one"
 
 

@@ -59,7 +59,9 @@ class Tables:
     def _shared(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
         """A table that any stream may read."""
         if self.capturing:
-            return _captured.setdefault(key, _kept[key][0]) if key in _kept else make()
+            if key in _kept:
+                return _captured.setdefault(key, _kept[key][0])
+            return _captured[key] if key in _captured else make()
 
         def made() -> Tensor:
             table = make()
