@@ -32,11 +32,10 @@ def configs(spec: ConvSpec) -> list[Config]:
         Config(64, 64, 64),
         Config(64, 32, 64),
     ]
-    # Saved values are another tile, and in contiguous wgrad's pixels come one by one: for what is then left of the registers.
-    one_by_one = p.kind == "wgrad" and not p.channels_last
-    if gemm.slope(spec) or one_by_one:
+    # Saved values are another tile, and in contiguous pixels come one by one: for what is then left of the registers.
+    if gemm.slope(spec) or not p.channels_last:
         tiles = [replace(tile, block_k=32, num_stages=4) for tile in tiles]
-    if gemm.slope(spec) and one_by_one:
+    if not p.channels_last:
         tiles = tiles[1:]
     found = gemm.fitted(tiles, spec, p)
     return found + gemm.along_lines(found[:2], p)

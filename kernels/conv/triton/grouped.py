@@ -6,7 +6,7 @@ Bytes and flops: see gemm_flat_kernels.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import triton
@@ -49,6 +49,8 @@ def configs(spec: ConvSpec) -> list[Config]:
         tiles = [Config(n, 32, 32, together=few), Config(n, 16, 64, together=few), Config(n, 32, 16, together=many)]
     else:
         tiles = [Config(64, n, 16, together=few), Config(32, n, 32, together=few), Config(32, n, 16, together=many)]
+        if not p.channels_last or gemm.slope(spec):  # pixels come one by one, or saved values with them: more registers
+            tiles = [replace(tile, num_warps=8) for tile in tiles]
     return gemm.fitted(tiles, spec, p)
 
 
