@@ -35,6 +35,17 @@ def gigabytes() -> Iterator[Callable[[float], None]]:
         yield ask
 
 
+@pytest.fixture
+def interpreter_rounds_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every GPU does, where Triton's interpreter runs."""
+    from accelops.targets.triton import emulated, unavailable
+
+    if unavailable() is None and emulated():
+        from .interpreter import round_to_bf16
+
+        round_to_bf16(monkeypatch)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many combinations of kernel, Config and architecture the tests have compiled: each of them records "compiled"."""
     reports = terminalreporter.stats.get("passed", [])

@@ -14,8 +14,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 from accelops.targets.triton import architecture, launch, launching
 
 
-@pytest.fixture
-def interpreter_rounds_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+def round_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """To nearest even, and with subnormal numbers. The interpreter cuts the lower bits off (its `cast_impl`), up to 3.9 at
     least."""
     cut = InterpreterBuilder.cast_impl

@@ -12,7 +12,7 @@ from accelops.kernels.bucket import triton
 from accelops.kernels.bucket.spec import BucketSpec
 from accelops.targets.triton import devices, emulated
 
-from ..interpreter import interpreter_rounds_to_bf16, run_program  # noqa: F401
+from ..interpreter import run_program
 from .contract import DTYPES, Float32Contract, assert_same_bits
 
 pytestmark = [

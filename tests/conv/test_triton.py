@@ -22,7 +22,10 @@ from accelops.targets.triton import architecture, emulated, launching
 from .cases import CASES
 from .contract import ConvContract, Operands, results
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, at the interpreter's infinities
+pytestmark = [
+    pytest.mark.usefixtures("interpreter_rounds_to_bf16"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy's, at the interpreter's infinities
+]
 
 
 class TestTriton(ConvContract):
