@@ -17,6 +17,7 @@ import torch
 from accelops.kernels.conv import triton
 from accelops.kernels.conv.operands import operands
 from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec
+from accelops.kernels.conv.triton.problem import Problem
 from accelops.targets.triton import architecture, emulated, launching
 
 from .cases import CASES
@@ -44,6 +45,10 @@ class TestTriton(ConvContract):
         bearable = 2 * min(programs(config, spec) for config in smallest) + 8
         return [random.choice([config for config in smallest if programs(config, spec) <= bearable])]
 
+    def smallest(self, specs: list[ConvSpec]) -> ConvSpec:
+        """That of the fewest programs."""
+        return min(specs, key=lambda spec: sum(programs(config, spec) for config in self.configs(spec)))
+
     def assert_same_on_every_thread_count(self, config: Any, spec: ConvSpec, given: Operands) -> None:
         """No threads of the CPU take part; two runs agree to the last bit."""
         one, two = (results(triton, config, spec, given) for _ in range(2))
@@ -56,7 +61,19 @@ class TestTriton(ConvContract):
         self.only = triton.FAMILIES[family]
         served = [case.spec(direction, "float32", form) for case in CASES if case.batch and len(case.size) > 1]
         served = [spec for spec in served if not self.only.unsupported(spec)]
-        self.check(min(served, key=lambda spec: sum(programs(config, spec) for config in self.configs(spec))))
+        self.check(self.smallest(served))
+
+    @pytest.mark.parametrize("direction", DIRECTIONS)
+    @pytest.mark.parametrize("family", triton.FAMILIES)
+    def test_offsets_of_64_bits(self, family: str, direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As tensors of 2^31 elements have, here where fewer would do."""
+        monkeypatch.setattr(Problem, "wide", True)
+        self.only = triton.FAMILIES[family]
+        forms = ("contiguous", "channels_last")
+        served = [case.spec(direction, "float32", form) for case in CASES if case.batch for form in forms]
+        served = [spec for spec in served if spec.ndim > 1 and not self.only.unsupported(spec)]
+        for form in forms:
+            self.check(self.smallest([spec for spec in served if spec.memory_format == form]))
 
 
 def programs(config: Any, spec: ConvSpec) -> int:

@@ -68,9 +68,9 @@ def slope(spec: ConvSpec) -> bool:
 
 def fitted(tiles: Iterable[Tile], spec: ConvSpec, p: Problem) -> list[Any]:
     """`tiles`, given for 16-bit operands, no larger than the product of `p`, with as many stages as a multiprocessor's memory
-    holds. First the largest that leaves no multiprocessor without work."""
+    holds. First the largest that leaves no multiprocessor without work, or else the one of the most programs."""
     chip = gpu.architecture()
-    found: dict[Tile, bool] = {}
+    busy: dict[Tile, int] = {}
     for tile in tiles:
         rows, columns, summed = _sizes(p, isinstance(tile, Flat))
         groups = getattr(tile, "together", 1)
@@ -83,8 +83,8 @@ def fitted(tiles: Iterable[Tile], spec: ConvSpec, p: Problem) -> list[Any]:
         warps = max(1, min(tile.num_warps, groups * max(m * n, m * k, n * k) // 512))
         fit = replace(tile, block_m=m, block_n=n, block_k=k, num_warps=warps, num_stages=stages)
         programs = -(-rows // m) * -(-columns // n) * -(-p.groups // groups)
-        found[fit] = p.kind == "wgrad" or programs >= chip.multiprocessors
-    return sorted(found, key=lambda tile: not found[tile])
+        busy[fit] = chip.multiprocessors if p.kind == "wgrad" else min(programs, chip.multiprocessors)
+    return sorted(busy, key=lambda tile: -busy[tile])
 
 
 def along_lines(tiles: Iterable[Any], p: Problem) -> list[Any]:
