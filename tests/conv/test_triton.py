@@ -56,6 +56,8 @@ class TestTriton(ConvContract):
         self.only = triton.FAMILIES[family]
         served = [case.spec(direction, "float32", form) for case in CASES if case.batch and len(case.size) > 1]
         served = [spec for spec in served if not self.only.unsupported(spec)]
+        if not served:
+            pytest.skip(f"{family} serves no {direction} in {form}")
         self.check(min(served, key=lambda spec: sum(programs(config, spec) for config in self.configs(spec))))
 
 

@@ -1,0 +1,173 @@
+"""The boxes family: stride 1 in channels_last on a GPU that loads boxes of a tensor by descriptors of it, fprop and dgrad.
+
+A descriptor says where a tensor lies, its shape and strides, and the box that one instruction moves; it takes addresses and
+strides of whole 16 bytes. An operand that lies otherwise is copied first, which reads and writes it once more.
+Bytes and flops: see boxes_kernels.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from typing import Any
+
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from accelops.targets import triton as gpu
+
+from ...spec import ITEMSIZE
+from ..spec import ConvSpec
+from ..tensors import empty
+from . import gemm
+from .boxes_kernels import convolve_boxes
+from .problem import Problem, Triple, problem, walk
+from .tiles import aligned
+
+ALIGNMENT = 16  # bytes
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Config(gemm.Tile):
+    """`block_m` pixels are a box. `programs` share a multiprocessor, each with as many tiles as it takes until all are done;
+    with `flat` taps and channels are one loop."""
+
+    programs: int = 2
+    flat: bool = False
+
+
+def unsupported(spec: ConvSpec) -> list[str]:
+    p, chip = problem(spec), gpu.architecture()
+    reasons = gemm.unsupported(spec, p)
+    if not chip.descriptors:
+        reasons.append(f"{chip.name}: only sm_90 and newer load by descriptors")
+    if p.kind == "wgrad":
+        reasons.append("direction=wgrad: only fprop and dgrad")
+    if not p.channels_last:
+        reasons.append(f"memory_format={spec.memory_format}: only channels_last")
+    if set(p.stride) != {1}:
+        reasons.append(f"stride={spec.stride}: only 1")
+    if p.groups != 1:
+        reasons.append(f"groups={p.groups}: only 1")
+    whole = ALIGNMENT // ITEMSIZE[spec.dtype]
+    if p.c % whole or p.k % whole:
+        reasons.append(f"{p.c} and {p.k} channels: only multiples of {whole}, which are {ALIGNMENT} bytes of {spec.dtype}")
+    return reasons
+
+
+def configs(spec: ConvSpec) -> list[Config]:
+    """The first is the one to take unmeasured."""
+    p = problem(spec)
+    tiles = [
+        Config(128, 128, 64, num_warps=8),
+        Config(64, 64, 64, programs=4),
+        # Triton has compiled flat loops wrongly for 8 warps (pytorch/pytorch#177823).
+        Config(128, 128, 64, num_stages=4, programs=1, flat=True),
+        Config(128, 64, 64, num_stages=4, flat=True),
+        Config(64, 64, 64, num_stages=4, programs=3, flat=True),
+    ]
+    if gemm.slope(spec):  # another tile, of saved values
+        tiles = [replace(tile, block_k=32) for tile in tiles]
+    return list(dict.fromkeys(_with_room_for_results(tile, spec) for tile in gemm.fitted(tiles, spec, p)))
+
+
+def _with_room_for_results(tile: Config, spec: ConvSpec) -> Config:
+    """No more stages than leave shared memory for a tile of results, or for two if the argument of an activation is kept."""
+    itemsize = ITEMSIZE[spec.dtype]
+    results = tile.block_m * tile.block_n * itemsize * (2 if spec.activation != "none" and not gemm.slope(spec) else 1)
+    stage = ((2 if gemm.slope(spec) else 1) * tile.block_m + tile.block_n) * tile.block_k * itemsize
+    room = gpu.architecture().shared_memory - results
+    return replace(tile, num_stages=max(1, min(tile.num_stages, room // stage)))
+
+
+def run(
+    config: Config, spec: ConvSpec, source: Tensor, weight: Tensor, third: Tensor | None = None, save: bool = False
+) -> Any:
+    """See kernels/conv/native.py: run."""
+    forward = spec.direction == "fprop"
+    out = empty(spec, spec.output if forward else spec.input)
+    before = empty(spec, spec.output) if save else None
+    if out.numel():
+        bias, saved = (third, None) if forward else (None, third)
+        _convolve(config, spec, source, weight, bias, saved, out, before)
+    return (out, before) if forward else out
+
+
+def _convolve(
+    config: Config,
+    spec: ConvSpec,
+    source: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    saved: Tensor | None,
+    out: Tensor,
+    before: Tensor | None,
+) -> None:
+    p = problem(spec)
+    gather = p.kind == "gather"
+    source_sizes, sizes = (p.image, p.result) if gather else (p.result, p.image)
+    source_c, out_c = (p.c, p.k) if gather else (p.k, p.c)
+    box = _box(config.block_m, p.n, sizes)
+    blocks = [-(-size // edge) for size, edge in zip((p.n, *sizes), box, strict=True)]
+    blocks_m, blocks_n = prod(blocks), -(-out_c // config.block_n)
+    walks = dict(zip("DHW", (walk(p, i) for i in range(3)), strict=True))
+    loaded = (p, source_sizes, source_c, box, config.block_k)
+    stored = (p, sizes, out_c, box, config.block_n)
+    of_weight = (config.block_n, config.block_k) if gather else (config.block_k, config.block_n)
+    gpu.launch(
+        convolve_boxes,
+        (min(blocks_m * blocks_n, config.programs * gpu.architecture().multiprocessors),),
+        _of_pixels(source, *loaded),
+        _of_weight(weight, p, *of_weight),
+        bias,
+        _of_pixels(saved, *loaded),
+        _of_pixels(out, *stored),
+        _of_pixels(before, *stored),
+        *blocks[1:], blocks_m, blocks_n,
+        **{f"{name.upper()}_{axis}": getattr(w, name) for axis, w in walks.items() for name in ("taps", "reach", "offset")},
+        SOURCE_C=source_c,
+        OUT_C=out_c,
+        GATHER=gather,
+        FLAT=config.flat,
+        PRECISION=gemm.precision(spec),
+        BIAS=bias is not None,
+        ACTIVATION=spec.activation,
+        SLOPE=saved is not None,
+        SAVE=before is not None,
+        **dict(zip(("BOX_I", "BOX_D", "BOX_H", "BOX_W"), box, strict=True)),
+        BLOCK_N=config.block_n,
+        BLOCK_K=config.block_k,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )  # fmt: skip
+
+
+def _box(pixels: int, n: int, sizes: Triple) -> Box:
+    """Images x D x H x W, powers of two, `pixels` in all: those of which the fewest fill n images of `sizes`, and among
+    them the one of the fewest images, whose taps share most pixels, and the longest lines."""
+    powers = [1 << i for i in range(pixels.bit_length())]
+    boxes = [(pixels // prod(edges), *edges) for edges in product(powers, repeat=3) if prod(edges) <= pixels]
+
+    def cost(box: Box) -> tuple[int, int, int]:
+        return prod(-(-size // edge) for size, edge in zip((n, *sizes), box, strict=True)), box[0], -box[3]
+
+    return min(boxes, key=cost)
+
+
+def _of_pixels(
+    tensor: Tensor | None, p: Problem, sizes: Triple, channels: int, box: Box, block: int
+) -> TensorDescriptor | None:
+    if tensor is None:
+        return None
+    shape = [p.n, *sizes, channels]
+    strides = [prod(shape[i + 1 :]) for i in range(len(shape))]
+    return TensorDescriptor(aligned(tensor, ALIGNMENT), shape, strides, [*box, block])
+
+
+def _of_weight(weight: Tensor, p: Problem, block_k: int, block_c: int) -> TensorDescriptor:
+    """(taps, K, C): a box has one tap in front, which a product of matrices does not see."""
+    taps = prod(p.taps)
+    strides = [p.c, taps * p.c, 1]
+    return TensorDescriptor(aligned(weight, ALIGNMENT), [taps, p.k, p.c], strides, [1, block_k, block_c])
