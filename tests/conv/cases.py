@@ -88,7 +88,9 @@ TRANSPOSED = (
     Case("2d transposed", 2, (6, 8), (7, 5), (3, 3), (2, 2), (1, 1), transposed=True, output_padding=(1, 1)),
     Case("2d transposed grouped dilated", 1, (6, 9), (6, 7), (3, 2), (1, 3), (2, 1), (2, 2), 3, True, (0, 2)),
     Case("2d transposed depthwise", 2, (18, 18), (6, 7), (3, 3), (2, 2), (1, 1), groups=18, transposed=True),
-    Case("3d transposed channels of whole 16 bytes", 1, (8, 16), (2, 5, 3), (1, 3, 2), (), (0, 2, 1), (1, 2, 1), 1, True),
+    Case(
+        "3d transposed channels of whole 16 bytes", 1, (8, 16), (2, 5, 3), (1, 3, 2), (), (0, 2, 1), (1, 2, 1), 1, True
+    ),
     Case("3d transposed", 1, (4, 3), (4, 3, 5), (2, 3, 3), (2, 1, 2), (0, 1, 1), transposed=True),
 )
 EMPTY = (

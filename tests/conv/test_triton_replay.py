@@ -108,6 +108,21 @@ def test_misaligned_and_absent_operands_are_calls_of_another_kind(compiled: list
         assert len(compiled) == before
 
 
+def test_a_misaligned_operand_of_a_descriptor_is_copied_at_every_call(compiled: list[Compiled]) -> None:
+    spec = small("boxes", "fprop", "channels_last")
+    config = triton.FAMILIES["boxes"].configs(spec)[0]
+    call = triton.bind(config, spec)
+    for seed in (1, 2):
+        input, *others = operands(spec, seed)
+        assert input is not None
+        shifted = torch.empty(input.numel() + 1).as_strided(input.shape, input.stride(), 1).copy_(input)
+        got = results(call, (shifted, *others))
+        assert [c.ran for c in compiled] == [seed - 1] * 2
+        with gpu.launching(lambda kernel, grid, *a, **k: kernel[grid](*a, **k), gpu.architecture()):
+            expected = results(partial(triton.run, config, spec), (input, *others))
+        assert all(map(torch.equal, got, expected))
+
+
 def test_what_the_circumstances_say_is_asked_at_every_call(compiled: list[Compiled]) -> None:
     spec = small("depthwise", "fprop", "contiguous")
     precision = ["ieee"]

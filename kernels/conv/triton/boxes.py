@@ -26,6 +26,8 @@ from .problem import Problem, Triple, problem, walk
 from .tiles import aligned
 
 ALIGNMENT = 16  # bytes
+# So many programs of a multiprocessor have warps enough to wait for each other's loads and results.
+MOST_PROGRAMS = 4
 Box = tuple[int, int, int, int]
 
 
@@ -34,7 +36,7 @@ class Config(gemm.Tile):
     """`block_m` pixels are a box. `programs` share a multiprocessor, each with as many tiles as it takes until all are done;
     with `flat` taps and channels are one loop."""
 
-    programs: int = 2
+    programs: int = 1
     flat: bool = False
 
 
@@ -53,33 +55,37 @@ def unsupported(spec: ConvSpec) -> list[str]:
         reasons.append(f"groups={p.groups}: only 1")
     whole = ALIGNMENT // ITEMSIZE[spec.dtype]
     if p.c % whole or p.k % whole:
-        reasons.append(f"{p.c} and {p.k} channels: only multiples of {whole}, which are {ALIGNMENT} bytes of {spec.dtype}")
+        reasons.append(
+            f"{p.c} and {p.k} channels: only multiples of {whole}, which are {ALIGNMENT} bytes of {spec.dtype}"
+        )
     return reasons
 
 
 def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
-    p = problem(spec)
     tiles = [
-        Config(128, 128, 64, num_warps=8),
-        Config(64, 64, 64, programs=4),
-        # Triton has compiled flat loops wrongly for 8 warps (pytorch/pytorch#177823).
-        Config(128, 128, 64, num_stages=4, programs=1, flat=True),
+        Config(128, 128, 64, num_warps=8, num_stages=2),
+        Config(128, 64, 64),
+        # Triton has compiled loops over taps and channels wrongly for 8 warps (pytorch/pytorch#177823).
+        Config(128, 128, 64, num_stages=4, flat=True),
         Config(128, 64, 64, num_stages=4, flat=True),
-        Config(64, 64, 64, num_stages=4, programs=3, flat=True),
+        Config(64, 64, 64, num_stages=4, flat=True),
     ]
     if gemm.slope(spec):  # another tile, of saved values
-        tiles = [replace(tile, block_k=32) for tile in tiles]
-    return list(dict.fromkeys(_with_room_for_results(tile, spec) for tile in gemm.fitted(tiles, spec, p)))
+        tiles = [replace(tile, block_k=32, num_stages=tile.num_stages + 1) for tile in tiles]
+    return list(dict.fromkeys(_shared(tile, spec) for tile in gemm.fitted(tiles, spec, problem(spec))))
 
 
-def _with_room_for_results(tile: Config, spec: ConvSpec) -> Config:
-    """No more stages than leave shared memory for a tile of results, or for two if the argument of an activation is kept."""
-    itemsize = ITEMSIZE[spec.dtype]
-    results = tile.block_m * tile.block_n * itemsize * (2 if spec.activation != "none" and not gemm.slope(spec) else 1)
-    stage = ((2 if gemm.slope(spec) else 1) * tile.block_m + tile.block_n) * tile.block_k * itemsize
-    room = gpu.architecture().shared_memory - results
-    return replace(tile, num_stages=max(1, min(tile.num_stages, room // stage)))
+def _shared(tile: Config, spec: ConvSpec) -> Config:
+    """`tile` with as many stages as leave shared memory for a tile of results, or for two if the argument of an activation
+    is kept, and with as many programs as a multiprocessor has shared memory for."""
+    memory, itemsize, slope = gpu.architecture().shared_memory, ITEMSIZE[spec.dtype], gemm.slope(spec)
+    kept = spec.activation != "none" and not slope
+    results = tile.block_m * tile.block_n * itemsize * (1 + kept)
+    stage = (tile.block_m * (1 + slope) + tile.block_n) * tile.block_k * itemsize
+    stages = max(1, min(tile.num_stages, (memory - results) // stage))
+    programs = max(1, min(MOST_PROGRAMS, memory // (results + stages * stage)))
+    return replace(tile, num_stages=stages, programs=programs)
 
 
 def run(
