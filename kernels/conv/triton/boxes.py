@@ -77,11 +77,10 @@ def configs(spec: ConvSpec) -> list[Config]:
 
 
 def _shared(tile: Config, spec: ConvSpec) -> Config:
-    """`tile` with as many stages as leave shared memory for a tile of results, or for two if the argument of an activation
-    is kept, and with as many programs as a multiprocessor has shared memory for."""
+    """`tile` with as many stages as leave shared memory for a tile of results, and with as many programs as a
+    multiprocessor has shared memory for."""
     memory, itemsize, slope = gpu.architecture().shared_memory, ITEMSIZE[spec.dtype], gemm.slope(spec)
-    kept = spec.activation != "none" and not slope
-    results = tile.block_m * tile.block_n * itemsize * (1 + kept)
+    results = tile.block_m * tile.block_n * itemsize
     stage = (tile.block_m * (1 + slope) + tile.block_n) * tile.block_k * itemsize
     stages = max(1, min(tile.num_stages, (memory - results) // stage))
     programs = max(1, min(MOST_PROGRAMS, memory // (results + stages * stage)))

@@ -36,8 +36,8 @@ def convolve_boxes(
     TAPS: tl.constexpr = TAPS_D * TAPS_H * TAPS_W
     STEPS: tl.constexpr = (SOURCE_C + BLOCK_K - 1) // BLOCK_K
     ROUNDS: tl.constexpr = 1 if FLAT else TAPS
-    # An activation's slope passes through registers anyway.
-    TURNED: tl.constexpr = BLOCK_N >= 64 and not SLOPE
+    # An activation's slope passes through registers anyway, and in fp32's own precision no tensor core takes part.
+    TURNED: tl.constexpr = BLOCK_N >= 64 and not SLOPE and (source.dtype != tl.float32 or PRECISION != "ieee")
     for tile in tl.range(tl.program_id(0), BLOCKS_M * BLOCKS_N, tl.num_programs(0), flatten=FLAT):
         block_m, block_n = place(tile, BLOCKS_M, BLOCKS_N)
         w, line = block_m % BLOCKS_W * BOX_W, block_m // BLOCKS_W
