@@ -1,4 +1,4 @@
-"""The boxes family: stride 1 in channels_last on a GPU that loads boxes of a tensor by descriptors of it, fprop and dgrad.
+"""The boxes family: stride 1 in channels_last on a GPU that loads boxes of a tensor by descriptors of it.
 
 A descriptor says where a tensor lies, its shape and strides, and the box that one instruction moves; it takes addresses and
 strides of whole 16 bytes. An operand that lies otherwise is copied first, which reads and writes it once more.
@@ -21,20 +21,23 @@ from ...spec import ITEMSIZE
 from ..spec import ConvSpec
 from ..tensors import empty
 from . import gemm
-from .boxes_kernels import convolve_boxes
+from .bias import bias_gradient
+from .boxes_kernels import convolve_boxes, correlate_boxes
 from .problem import Problem, Triple, problem, walk
-from .tiles import aligned
+from .tiles import add_splits, aligned
 
 ALIGNMENT = 16  # bytes
 # So many programs of a multiprocessor have warps enough to wait for each other's loads and results.
 MOST_PROGRAMS = 4
 Box = tuple[int, int, int, int]
+AXES = ("BOX_I", "BOX_D", "BOX_H", "BOX_W")
+OF_TAPS = ("taps", "padding", "dilation")
 
 
 @dataclass(frozen=True)
 class Config(gemm.Tile):
-    """`block_m` pixels are a box. `programs` share a multiprocessor, each with as many tiles as it takes until all are done;
-    with `flat` taps and channels are one loop."""
+    """A box has `block_m` pixels, in wgrad `block_k`. In the others `programs` share a multiprocessor, each with as many tiles
+    as it takes until all are done; with `flat` taps and channels are one loop."""
 
     programs: int = 1
     flat: bool = False
@@ -45,8 +48,6 @@ def unsupported(spec: ConvSpec) -> list[str]:
     reasons = gemm.unsupported(spec, p)
     if not chip.descriptors:
         reasons.append(f"{chip.name}: only sm_90 and newer load by descriptors")
-    if p.kind == "wgrad":
-        reasons.append("direction=wgrad: only fprop and dgrad")
     if not p.channels_last:
         reasons.append(f"memory_format={spec.memory_format}: only channels_last")
     if set(p.stride) != {1}:
@@ -63,17 +64,22 @@ def unsupported(spec: ConvSpec) -> list[str]:
 
 def configs(spec: ConvSpec) -> list[Config]:
     """The first is the one to take unmeasured."""
-    tiles = [
-        Config(128, 128, 64, num_warps=8, num_stages=2),
-        Config(128, 64, 64),
-        # Triton has compiled loops over taps and channels wrongly for 8 warps (pytorch/pytorch#177823).
-        Config(128, 128, 64, num_stages=4, flat=True),
-        Config(128, 64, 64, num_stages=4, flat=True),
-        Config(64, 64, 64, num_stages=4, flat=True),
-    ]
+    p = problem(spec)
+    if p.kind == "wgrad":
+        tiles = [Config(128, 128, 64, num_warps=8), Config(128, 64, 64), Config(64, 128, 64), Config(64, 64, 64)]
+    else:
+        tiles = [
+            Config(128, 128, 64, num_warps=8, num_stages=2),
+            Config(128, 64, 64),
+            # Triton has compiled loops over taps and channels wrongly for 8 warps (pytorch/pytorch#177823).
+            Config(128, 128, 64, num_stages=4, flat=True),
+            Config(128, 64, 64, num_stages=4, flat=True),
+            Config(64, 64, 64, num_stages=4, flat=True),
+        ]
     if gemm.slope(spec):  # another tile, of saved values
         tiles = [replace(tile, block_k=32, num_stages=tile.num_stages + 1) for tile in tiles]
-    return list(dict.fromkeys(_shared(tile, spec) for tile in gemm.fitted(tiles, spec, problem(spec))))
+    found = gemm.fitted(tiles, spec, p)
+    return found if p.kind == "wgrad" else list(dict.fromkeys(_shared(tile, spec) for tile in found))
 
 
 def _shared(tile: Config, spec: ConvSpec) -> Config:
@@ -88,16 +94,22 @@ def _shared(tile: Config, spec: ConvSpec) -> Config:
 
 
 def run(
-    config: Config, spec: ConvSpec, source: Tensor, weight: Tensor, third: Tensor | None = None, save: bool = False
+    config: Config, spec: ConvSpec, first: Tensor, second: Tensor, third: Tensor | None = None, save: bool = False
 ) -> Any:
     """See kernels/conv/native.py: run."""
-    forward = spec.direction == "fprop"
-    out = empty(spec, spec.output if forward else spec.input)
-    before = empty(spec, spec.output) if save else None
-    if out.numel():
-        bias, saved = (third, None) if forward else (None, third)
-        _convolve(config, spec, source, weight, bias, saved, out, before)
-    return (out, before) if forward else out
+    if spec.direction == "fprop":
+        out, before = empty(spec, spec.output), empty(spec, spec.output) if save else None
+        _convolve(config, spec, first, second, third, None, out, before)
+        return out, before
+    if spec.direction == "dgrad":
+        out = empty(spec, spec.input)
+        _convolve(config, spec, first, second, None, third, out, None)
+        return out
+    image, result = (first, second) if spec.transposed else (second, first)
+    grad_weight, grad_bias = _correlate(config, spec, image, result, third)
+    if spec.bias and spec.transposed:
+        grad_bias = bias_gradient(spec, problem(spec), first, third)
+    return grad_weight, grad_bias
 
 
 def _convolve(
@@ -110,6 +122,8 @@ def _convolve(
     out: Tensor,
     before: Tensor | None,
 ) -> None:
+    if not out.numel():
+        return
     p = problem(spec)
     gather = p.kind == "gather"
     source_sizes, sizes = (p.image, p.result) if gather else (p.result, p.image)
@@ -141,12 +155,54 @@ def _convolve(
         ACTIVATION=spec.activation,
         SLOPE=saved is not None,
         SAVE=before is not None,
-        **dict(zip(("BOX_I", "BOX_D", "BOX_H", "BOX_W"), box, strict=True)),
+        **dict(zip(AXES, box, strict=True)),
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )  # fmt: skip
+
+
+def _correlate(
+    config: Config, spec: ConvSpec, image: Tensor, result: Tensor, saved: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    p, grad_weight = problem(spec), empty(spec, spec.weight)
+    fused = spec.bias and not spec.transposed
+    grad_bias = image.new_empty(spec.out_channels) if fused else None
+    if not image.numel() or not result.numel():
+        return grad_weight.zero_(), None if grad_bias is None else grad_bias.zero_()
+    box = _box(config.block_k, p.n, p.result)
+    blocks = [-(-size // edge) for size, edge in zip((p.n, *p.result), box, strict=True)]
+    blocks_m, blocks_n = -(-p.k // config.block_m), -(-p.c // config.block_n)
+    tiles = blocks_m * blocks_n * prod(p.taps)
+    splits, each = gemm.split(prod(blocks), tiles)
+    partial, bias_partial = (gemm.partial_sums(splits, out) for out in (grad_weight, grad_bias))
+    on_image, on_result = (p, p.image, p.c, box, config.block_n), (p, p.result, p.k, box, config.block_m)
+    gpu.launch(
+        correlate_boxes,
+        (tiles * splits,),
+        _of_pixels(image, *on_image),
+        _of_pixels(result, *on_result),
+        _of_pixels(saved, *(on_image if p.transposed else on_result)),
+        partial, bias_partial, *p.result, *blocks[1:], blocks_m, blocks_n, prod(blocks), each,
+        **{f"{name.upper()}_{axis}": getattr(p, name)[i] for i, axis in enumerate("DHW") for name in OF_TAPS},
+        C=p.c,
+        K=p.k,
+        RAGGED=any(size % edge for size, edge in zip(p.result, box[1:], strict=True)),
+        PRECISION=gemm.precision(spec),
+        BIAS=fused,
+        ACTIVATION=spec.activation,
+        SLOPE_ON_IMAGE=saved is not None and p.transposed,
+        **dict(zip(AXES, box, strict=True)),
+        BLOCK_M=config.block_m,
+        BLOCK_N=config.block_n,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )  # fmt: skip
+    for sums, out in ((partial, grad_weight), (bias_partial, grad_bias)):
+        if sums is not None and sums is not out:
+            add_splits(sums, out)
+    return grad_weight, grad_bias
 
 
 def _box(pixels: int, n: int, sizes: Triple) -> Box:

@@ -1,4 +1,4 @@
-"""Convolution with stride 1 as matrix products of boxes of pixels, which descriptors load: the kernel of the family boxes.
+"""Convolution with stride 1 as matrix products of boxes of pixels, which descriptors load: the kernels of the family boxes.
 
 Implicit GEMM as in gemm_kernels.py, but a tile's pixels are a box of an image: a tap's neighbours of them are the same box,
 shifted, and the tensor memory accelerator loads it with one instruction, with zeros for what lies outside of the image (CUDA
@@ -75,3 +75,66 @@ def convolve_boxes(
         if not SLOPE:
             sums = activate(sums, ACTIVATION)
         out.store([image, d, h, w, n], tl.reshape(sums.to(out.dtype), (BOX_I, BOX_D, BOX_H, BOX_W, BLOCK_N)))
+
+
+@triton.jit
+def correlate_boxes(
+    image, result, saved, partial, bias_partial, SIZE_D, SIZE_H, SIZE_W, BLOCKS_D, BLOCKS_H, BLOCKS_W,
+    BLOCKS_M, BLOCKS_N, BLOCKS_K, BLOCKS_EACH,
+    TAPS_D: tl.constexpr, PADDING_D: tl.constexpr, DILATION_D: tl.constexpr,
+    TAPS_H: tl.constexpr, PADDING_H: tl.constexpr, DILATION_H: tl.constexpr,
+    TAPS_W: tl.constexpr, PADDING_W: tl.constexpr, DILATION_W: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, RAGGED: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr, SLOPE_ON_IMAGE: tl.constexpr,
+    BOX_I: tl.constexpr, BOX_D: tl.constexpr, BOX_H: tl.constexpr, BOX_W: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """BLOCK_M of the K filters by BLOCK_N of the C channels, for one tap, over BLOCKS_EACH of the BLOCKS_K boxes of the
+    result: what fits a split. RAGGED boxes end past the result, where its zeros would meet the image's infinities."""
+    BLOCK_K: tl.constexpr = BOX_I * BOX_D * BOX_H * BOX_W
+    TAPS: tl.constexpr = TAPS_D * TAPS_H * TAPS_W
+    SLOPE_ON_RESULT: tl.constexpr = ACTIVATION != "none" and not SLOPE_ON_IMAGE
+    index = tl.program_id(0)
+    block_m, index = index % BLOCKS_M, index // BLOCKS_M
+    block_n, index = index % BLOCKS_N, index // BLOCKS_N
+    tap, split = index % TAPS, index // TAPS
+    m, n = block_m * BLOCK_M, block_n * BLOCK_N
+    d_tap = tap // (TAPS_H * TAPS_W) * DILATION_D - PADDING_D
+    h_tap = tap // TAPS_W % TAPS_H * DILATION_H - PADDING_H
+    w_tap = tap % TAPS_W * DILATION_W - PADDING_W
+    pixel = tl.arange(0, BLOCK_K)
+
+    # The left factor passes through registers in any case: the one of which something is to be computed first.
+    sums = tl.zeros((BLOCK_M, BLOCK_N) if SLOPE_ON_RESULT else (BLOCK_N, BLOCK_M), tl.float32)
+    of_bias = tl.zeros((BLOCK_M,), tl.float32)
+    for block in range(split * BLOCKS_EACH, tl.minimum((split + 1) * BLOCKS_EACH, BLOCKS_K)):
+        w, line = block % BLOCKS_W * BOX_W, block // BLOCKS_W
+        h, plane = line % BLOCKS_H * BOX_H, line // BLOCKS_H
+        d, i = plane % BLOCKS_D * BOX_D, plane // BLOCKS_D * BOX_I
+        left = tl.reshape(result.load([i, d, h, w, m]), (BLOCK_K, BLOCK_M))
+        right = tl.reshape(image.load([i, d + d_tap, h + h_tap, w + w_tap, n]), (BLOCK_K, BLOCK_N))
+        if SLOPE_ON_RESULT:
+            value = tl.reshape(saved.load([i, d, h, w, m]), (BLOCK_K, BLOCK_M))
+            left = through(left.to(tl.float32), value.to(tl.float32), ACTIVATION).to(left.dtype)
+        if BIAS and tap + block_n == 0:
+            of_bias += tl.sum(left.to(tl.float32), 0)
+        if SLOPE_ON_IMAGE:
+            value = tl.reshape(saved.load([i, d + d_tap, h + h_tap, w + w_tap, n]), (BLOCK_K, BLOCK_N))
+            right = through(right.to(tl.float32), value.to(tl.float32), ACTIVATION).to(right.dtype)
+        if RAGGED:
+            inside = (pixel % BOX_W < SIZE_W - w) & (pixel // BOX_W % BOX_H < SIZE_H - h)
+            inside = inside & (pixel // (BOX_W * BOX_H) % BOX_D < SIZE_D - d)
+            right = tl.where(inside[:, None], right, 0.0).to(right.dtype)
+        if SLOPE_ON_RESULT:
+            sums = product(tl.trans(left), right, sums, PRECISION)
+        else:
+            sums = product(tl.trans(right), left, sums, PRECISION)
+    if not SLOPE_ON_RESULT:
+        sums = tl.trans(sums)
+
+    m += tl.arange(0, BLOCK_M)
+    n += tl.arange(0, BLOCK_N)
+    at = split.to(tl.int64) * (K * TAPS * C) + tap * C + (m * (TAPS * C))[:, None] + n[None, :]
+    tl.store(partial + at, sums.to(partial.dtype.element_ty), mask=(m < K)[:, None] & (n < C)[None, :])
+    if BIAS and tap + block_n == 0:
+        tl.store(bias_partial + split * K + m, of_bias.to(bias_partial.dtype.element_ty), mask=m < K)
