@@ -20,7 +20,7 @@ from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec
 from accelops.targets.triton import architecture, emulated, launching
 
 from .cases import CASES
-from .contract import ConvContract, Operands, results
+from .contract import BY_NAME, ConvContract, Operands, results
 
 pytestmark = [
     pytest.mark.usefixtures("interpreter_rounds_to_bf16"),
@@ -59,6 +59,15 @@ class TestTriton(ConvContract):
         if not served:
             pytest.skip(f"{family} serves no {direction} in {form}")
         self.check(min(served, key=lambda spec: sum(programs(config, spec) for config in self.configs(spec))))
+
+    def test_zeros_past_the_result_meet_no_infinities_of_the_input_in_the_weight_gradient_of_boxes(self) -> None:
+        spec = BY_NAME["2d channels of whole 16 bytes"].spec("wgrad", memory_format="channels_last")
+        gradient, input, _ = operands(spec, self.current_seed)
+        assert gradient is not None and input is not None
+        input[..., -1] = float("inf")  # the last column, which the first of three taps does not reach
+        for config in triton.FAMILIES["boxes"].configs(spec):
+            (got,) = results(triton, config, spec, (gradient, input, None))
+            assert got[..., 0].isfinite().all() and not got[..., 1:].isfinite().any()
 
 
 def programs(config: Any, spec: ConvSpec) -> int:
