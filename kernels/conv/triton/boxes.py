@@ -54,6 +54,8 @@ def unsupported(spec: ConvSpec) -> list[str]:
         reasons.append(f"stride={spec.stride}: only 1")
     if p.groups != 1:
         reasons.append(f"groups={p.groups}: only 1")
+    if 0 in (p.c, p.k, *p.image, *p.result):
+        reasons.append("a size of 0: a descriptor has none")
     whole = ALIGNMENT // ITEMSIZE[spec.dtype]
     if p.c % whole or p.k % whole:
         reasons.append(
