@@ -50,7 +50,8 @@ use_this_tree()
 import torch  # noqa: E402
 from gpu_report import Report  # noqa: E402
 
-from accelops.bench import judge, roofline, tuning  # noqa: E402
+from accelops import judge  # noqa: E402
+from accelops.bench import roofline, tuning  # noqa: E402
 from accelops.bench.rows import Setting  # noqa: E402
 from accelops.bench.run import evidence  # noqa: E402
 from accelops.bench.run import run as run_suite  # noqa: E402

@@ -17,8 +17,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from accelops import TargetUnavailable, timing
-from accelops.bench import adam, bucket, conv, fused, judge, overhead, report, roofline, rows, run, suites, tuning
+from accelops import TargetUnavailable, judge, timing
+from accelops.bench import adam, bucket, conv, fused, overhead, report, roofline, rows, run, suites, tuning
 from accelops.dispatch.conv import accepted
 from accelops.kernels.adam.spec import AdamSpec
 from accelops.kernels.bucket.spec import BucketSpec

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accelops.bench import judge
+from accelops import judge
 from accelops.kernels.conv import aten, cpu, reference
 from accelops.kernels.conv.operands import operands
 from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec
@@ -32,7 +32,7 @@ def results(implementation: ModuleType, config: Any, spec: ConvSpec, given: tupl
 
 
 def check(family: ModuleType, spec: ConvSpec, seed: int) -> None:
-    """Every Config of `family` is as close to fp64 as bench.judge asks."""
+    """Every Config of `family` is as close to fp64 as accelops.judge asks."""
     assert family.unsupported(spec) == []
     given = operands(spec, seed)
     exact_spec = dataclasses.replace(spec, dtype="float64")

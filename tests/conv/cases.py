@@ -75,6 +75,7 @@ PLAIN = (
     Case("2d padding beyond the kernel", 1, (2, 3), (4, 5), (3, 3), padding=(4, 5)),
     Case("2d single pixel", 2, (4, 6), (1, 1), (3, 3), padding=(1, 1)),
     Case("2d one of everything", 1, (1, 1), (1, 1), (1, 1)),
+    Case("2d channels of whole 16 bytes", 2, (16, 40), (6, 7), (3, 3), padding=(1, 1)),
     Case("2d one row", 2, (5, 3), (1, 29), (1, 4), (1, 2), (0, 2)),
     Case("2d stride beyond the kernel", 1, (4, 4), (11, 13), (2, 2), (4, 5), groups=4),
     Case("3d", 1, (4, 6), (5, 6, 7), (3, 3, 3), padding=(1, 1, 1)),
@@ -87,6 +88,9 @@ TRANSPOSED = (
     Case("2d transposed", 2, (6, 8), (7, 5), (3, 3), (2, 2), (1, 1), transposed=True, output_padding=(1, 1)),
     Case("2d transposed grouped dilated", 1, (6, 9), (6, 7), (3, 2), (1, 3), (2, 1), (2, 2), 3, True, (0, 2)),
     Case("2d transposed depthwise", 2, (18, 18), (6, 7), (3, 3), (2, 2), (1, 1), groups=18, transposed=True),
+    Case(
+        "3d transposed channels of whole 16 bytes", 1, (8, 16), (2, 5, 3), (1, 3, 2), (), (0, 2, 1), (1, 2, 1), 1, True
+    ),
     Case("3d transposed", 1, (4, 3), (4, 3, 5), (2, 3, 3), (2, 1, 2), (0, 1, 1), transposed=True),
 )
 EMPTY = (

@@ -1,7 +1,7 @@
 """What any implementation of convolution must do; tests/conv/test_<target>.py subclasses ConvContract.
 
 Expectations are computed by torch in fp64 and, for tiny shapes, by `by_definition`, a numpy sum over taps of its own. The
-allowed error is bench.judge's: twice that of torch's kernel in the same dtype, with a floor where torch is nearly exact.
+allowed error is accelops.judge's: twice that of torch's kernel in the same dtype, with a floor where torch is nearly exact.
 Every run finds the memory of its results full of NaN, and its operands between guards of NaN.
 """
 
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 from types import ModuleType
 from typing import Any, ClassVar
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from accelops.bench.judge import Operands, by_torch, in_double, results, rounding_of_terms, share_of_allowed
+from accelops.judge import Operands, by_torch, in_double, poisoned_memory, results, rounding_of_terms, share_of_allowed
 from accelops.kernels.conv.operands import operands
 from accelops.kernels.conv.spec import ACTIVATIONS, DIRECTIONS, ConvSpec
 from accelops.kernels.conv.tensors import memory_format
@@ -87,17 +85,6 @@ def _pairs(spec: ConvSpec) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], t
         at = tuple(x * s - p + t * d for x, s, p, t, d in steps)
         if all(0 <= a < size for a, size in zip(at, large[2:], strict=True)):
             yield (tap, pixel, at) if spec.transposed else (tap, at, pixel)
-
-
-@contextmanager
-def poisoned_memory() -> Iterator[None]:
-    """torch.empty and Tensor.new_empty give memory full of NaN, so that a result that is not written shows."""
-    empty, new_empty = torch.empty, Tensor.new_empty
-    with (
-        patch.object(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(float("nan"))),
-        patch.object(Tensor, "new_empty", lambda *a, **k: new_empty(*a, **k).fill_(float("nan"))),
-    ):
-        yield
 
 
 def guarded(tensor: Tensor) -> tuple[Tensor, Tensor]:

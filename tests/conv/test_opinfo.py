@@ -19,8 +19,8 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 
 import accelops
-from accelops.bench.judge import share_of_allowed
 from accelops.dispatch.select import observed
+from accelops.judge import share_of_allowed
 
 CONVOLUTIONS = {op.name.rsplit(".", 1)[-1]: op for op in op_db if op.name.startswith("nn.functional.conv")}
 REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -14,7 +14,7 @@ from accelops.targets import triton as gpu
 from accelops.targets.triton_replay import Replay
 
 from ..spec import ConvSpec
-from . import dense, depthwise, grouped, pointwise, stem
+from . import boxes, dense, depthwise, grouped, pointwise, stem
 from .gemm import precision
 
 FAMILIES: dict[str, ModuleType] = {
@@ -22,6 +22,7 @@ FAMILIES: dict[str, ModuleType] = {
     "grouped": grouped,
     "pointwise": pointwise,
     "stem": stem,
+    "boxes": boxes,
     "dense": dense,
 }
 DTYPES = ("float32", "bfloat16", "float16")

@@ -217,10 +217,8 @@ def _correlate(
         own["WEIGHT_TAP"] = c if p.channels_last else 1
         tiles = blocks_m * blocks_n * p.groups * taps
     blocks_k = _blocks_of_pixels(tile.line, tile.block_k, p.n, p.result)
-    splits = max(1, min(blocks_k // LEAST_BLOCKS, 2 * gpu.architecture().multiprocessors // tiles))
-    each = -(-blocks_k // splits)
-    splits = -(-blocks_k // each)
-    partial, bias_partial = (_partial(splits, out) for out in (grad_weight, grad_bias))
+    splits, each = split(blocks_k, tiles)
+    partial, bias_partial = (partial_sums(splits, out) for out in (grad_weight, grad_bias))
     names = ("taps", "stride", "padding", "dilation")
     gpu.launch(
         kernel,
@@ -249,7 +247,14 @@ def _correlate(
     return grad_weight, grad_bias
 
 
-def _partial(splits: int, out: Tensor | None) -> Tensor | None:
+def split(blocks: int, tiles: int) -> tuple[int, int]:
+    """Into how many splits each of `tiles` sums over `blocks` goes, and how many blocks each of them has."""
+    splits = max(1, min(blocks // LEAST_BLOCKS, 2 * gpu.architecture().multiprocessors // tiles))
+    each = -(-blocks // splits)
+    return -(-blocks // each), each
+
+
+def partial_sums(splits: int, out: Tensor | None) -> Tensor | None:
     """Where the splits' sums for `out` go: one split's are the result."""
     if out is None or splits == 1:
         return out

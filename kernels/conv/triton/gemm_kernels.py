@@ -28,9 +28,9 @@ ROWS_TOGETHER: tl.constexpr = tl.constexpr(8)
 @triton.jit
 def place(index, BLOCKS_M, BLOCKS_N):
     """(block_m, block_n) of the index-th tile: ROWS_TOGETHER rows of tiles, column by column, then the next rows."""
-    first = index // (ROWS_TOGETHER * BLOCKS_N) * ROWS_TOGETHER
+    first = index // (BLOCKS_N * ROWS_TOGETHER) * ROWS_TOGETHER
     rows = tl.minimum(BLOCKS_M - first, ROWS_TOGETHER)
-    index = index % (ROWS_TOGETHER * BLOCKS_N)
+    index = index % (BLOCKS_N * ROWS_TOGETHER)
     return first + index % rows, index // rows
 
 

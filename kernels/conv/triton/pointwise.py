@@ -2,8 +2,8 @@
 matrix product of pixels and channels: in channels_last one of all pixels, in contiguous one of each image.
 
 The kernels are those of gemm_kernels.py, the pixels shown to them as one long line: no arithmetic of lines and planes is left.
-Operands come through pointers, not through Hopper's tensor descriptors: those hold an address, so the host would have to make
-them anew for every call, and a call that is replayed hands its kernels new addresses and nothing else.
+Operands come through pointers, not through Hopper's tensor descriptors: those hold an address, so the host has to make them
+anew for every call. The family boxes does, and serves a single tap too.
 Bytes: each tensor once from memory, as far as the caches keep what several tiles read. Flops: 2 per product.
 """
 

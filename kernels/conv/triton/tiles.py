@@ -1,10 +1,11 @@
-"""What the kernels of all families share: activations on a tile, where a walk begins, and the sum over splits.
+"""What the kernels of all families share: activations on a tile, where a walk begins, the sum over splits, and a copy.
 
 Activations as in torch: ReLU lets NaN through, GELU is the exact one.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -64,6 +65,12 @@ def sum_splits(partial, out, n, SPLITS, BLOCK: tl.constexpr):
     tl.store(out + i, total.to(out.dtype.element_ty), mask=i < n)
 
 
+@triton.jit
+def copy(tensor, out, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(tensor + i, mask=i < n), mask=i < n)
+
+
 # Triton's interpreter multiplies bf16 as if its bits were integers.
 _INTERPRETED = tl.constexpr(gpu.emulated())
 
@@ -80,3 +87,13 @@ def add_splits(partial: Tensor, out: Tensor) -> None:
     """Write the sum of partial (splits, numel of out), fp32, over its first dimension into `out`, in memory order."""
     splits, n = partial.shape
     gpu.launch(sum_splits, (-(-n // 256),), partial, out, n, splits, BLOCK=256, num_warps=4)
+
+
+def aligned(tensor: Tensor, alignment: int) -> Tensor:
+    """`tensor`, dense, or a copy where its address is no multiple of `alignment` bytes; a launch makes it, so that a replay
+    makes it too."""
+    if tensor.data_ptr() % alignment == 0:
+        return tensor
+    out, n = torch.empty_like(tensor), tensor.numel()
+    gpu.launch(copy, (-(-n // 1024),), tensor, out, n, BLOCK=1024, num_warps=4)
+    return out

@@ -34,6 +34,11 @@ class Architecture:
     warp: int
     multiprocessors: int
 
+    @property
+    def descriptors(self) -> bool:
+        """Whether its own hardware moves a box of a tensor by a descriptor: NVIDIA's tensor memory accelerator."""
+        return self.name.startswith("sm_") and int(self.name.removeprefix("sm_")) >= 90
+
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; AMD's CDNA 3 white paper.
 ARCHITECTURES = {
@@ -101,6 +106,12 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any
         seen.append(Launch(kernel, grid, arguments, constants, compiled))
 
 
+def tensor_of(argument: Any) -> torch.Tensor | None:
+    """The tensor that an argument is, or describes (triton.tools.tensor_descriptor), if any."""
+    tensor = getattr(argument, "base", argument)
+    return tensor if isinstance(tensor, torch.Tensor) else None
+
+
 @dataclass(frozen=True)
 class Launch:
     """One call of `launch`; `compiled` is Triton's compiled kernel, None in the interpreter."""
@@ -132,7 +143,7 @@ def recorded() -> Iterator[list[Launch]]:
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> Any:
     try:
-        with torch.cuda.device_of(next(a for a in arguments if isinstance(a, torch.Tensor))):
+        with torch.cuda.device_of(next(t for t in map(tensor_of, arguments) if t is not None)):
             return kernel[grid](*arguments, enable_fp_fusion=True, **constants)
     except torch.OutOfMemoryError:
         raise

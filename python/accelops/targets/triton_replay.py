@@ -9,6 +9,7 @@ made. Later calls allocate the same tensors, and hand the compiled kernels the s
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,7 +36,7 @@ class _Recording:
         for launch, arguments, slots in self.launches:
             filled = list(arguments)
             for position, number in slots:
-                filled[position] = tensors[number]
+                filled[position] = _with_tensor(filled[position], tensors[number])
             launch(*filled)
         if isinstance(self.result, int):
             return tensors[self.result]
@@ -88,8 +89,8 @@ def _recording(launches: list[triton.Launch], operands: tuple[Tensor | None, ...
         if launch.compiled is None:
             return None
         arguments = launch.bound
-        slots = tuple((i, number(a)) for i, a in enumerate(arguments) if isinstance(a, Tensor))
-        blank = tuple(None if isinstance(a, Tensor) else a for a in arguments)
+        slots = tuple((i, number(t)) for i, t in enumerate(map(triton.tensor_of, arguments)) if t is not None)
+        blank = tuple(_with_tensor(a, None) if triton.tensor_of(a) is not None else a for a in arguments)
         grid = (*launch.grid, 1, 1)[:3]
         played.append((launch.compiled[grid], blank, slots))
     numbers = number(result) if isinstance(result, Tensor) else tuple(None if r is None else number(r) for r in result)
@@ -98,6 +99,15 @@ def _recording(launches: list[triton.Launch], operands: tuple[Tensor | None, ...
     if not launches or len(memories) < len(made) or any(t.storage_offset() for t in made):  # type: ignore[union-attr]
         return None
     return _Recording(tuple(_maker(t) for t in made), tuple(played), numbers)  # type: ignore[arg-type]
+
+
+def _with_tensor(argument: Any, tensor: Tensor | None) -> Any:
+    """`tensor`, or a descriptor that is as `argument`, which is one, but for the tensor that it describes."""
+    if argument is None or isinstance(argument, Tensor):
+        return tensor
+    described = copy(argument)  # its constructor would check again what the recorded call has checked
+    described.base = tensor
+    return described
 
 
 def _maker(tensor: Tensor) -> Callable[[], Tensor]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from math import inf, prod, sqrt
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -110,20 +112,48 @@ def _share(actual: Tensor, of_torch: Tensor, exact: Tensor, rounding: float) -> 
     return error / allowed if allowed and error == error else inf
 
 
+class Judge:
+    """Holds any Config of a Spec against fp64 and torch, on one draw of random operands."""
+
+    def __init__(self, spec: Spec, seed: int) -> None:
+        aten = import_module(f"accelops.kernels.{spec.op}.aten")
+        self._spec, self._rounding = spec, 0.0
+        self._given = import_module(f"accelops.kernels.{spec.op}.operands").operands(spec, seed)
+        if isinstance(spec, ConvSpec):
+            self._run, self._rounding = results, rounding_of_terms(spec, self._given)
+            self._exact = in_double(spec, self._given)
+        else:
+            self._run, self._exact = left_in_place, left_in_place_in_double(aten, spec, self._given)
+        self._torchs = self._run(aten, aten.configs(spec)[0], spec, self._given)
+
+    def share(self, module: ModuleType, config: Any) -> float:
+        """The share of the allowed error that `config` makes; above 1 it is wrong. Memory for its results is full of NaN, so
+        that what it does not write shows. Raises what the kernel raises."""
+        with poisoned_memory():
+            got = self._run(module, config, self._spec, self._given)
+        return share_of_allowed(got, self._torchs, self._exact, self._rounding)
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """torch.empty and Tensor.new_empty give memory full of NaN, so that a result that is not written shows."""
+    empty, new_empty = torch.empty, Tensor.new_empty
+    with (
+        patch.object(torch, "empty", lambda *a, **k: _poison(empty(*a, **k))),
+        patch.object(Tensor, "new_empty", lambda *a, **k: _poison(new_empty(*a, **k))),
+    ):
+        yield
+
+
+def _poison(tensor: Tensor) -> Tensor:
+    return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+
 def every_config(spec: Spec, target: str, seed: int) -> Iterator[tuple[Any, float | str]]:
-    """Each Config that `target` has for `spec`, with the share of the allowed error that it makes of random operands, or
-    with what it raised."""
-    module, aten = (import_module(f"accelops.kernels.{spec.op}.{name}") for name in (target, "aten"))
-    given = import_module(f"accelops.kernels.{spec.op}.operands").operands(spec, seed)
-    rounding = 0.0
-    if isinstance(spec, ConvSpec):
-        run, rounding = results, rounding_of_terms(spec, given)
-        exact = in_double(spec, given)
-    else:
-        run, exact = left_in_place, left_in_place_in_double(aten, spec, given)
-    of_torch = run(aten, aten.configs(spec)[0], spec, given)
+    """Each Config that `target` has for `spec`, with the share of the allowed error that it makes, or with what it raised."""
+    module, judge = import_module(f"accelops.kernels.{spec.op}.{target}"), Judge(spec, seed)
     for config in module.configs(spec):
         try:
-            yield config, share_of_allowed(run(module, config, spec, given), of_torch, exact, rounding)
+            yield config, judge.share(module, config)
         except Exception as error:  # whatever it was, it is this Config's verdict
             yield config, f"{type(error).__name__}: {error}"
