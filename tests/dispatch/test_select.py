@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import accelops
-from accelops.dispatch import tuned
+from accelops.dispatch import tune, tuned
 from accelops.dispatch.select import candidates, forget, select
 from accelops.kernels.adam.spec import AdamSpec
 from accelops.kernels.conv.spec import ConvSpec
@@ -131,3 +131,14 @@ def test_tune_measures_what_a_model_runs_and_selects_anew():
         assert select(m.spec).source == "tuned"
         assert select(m.spec).target == m.target
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_tune_takes_no_kernel_that_is_wrong_however_fast(monkeypatch):
+    from accelops.kernels.conv import cpu
+
+    right = tune.measure(DEPTHWISE, seconds=0.02)
+    assert right.target == "cpu"
+    monkeypatch.setattr(cpu, "run", lambda config, spec, *given, **options: (torch.zeros(spec.output), None))
+    with pytest.warns(UserWarning, match=r"left out, it makes .* times the error allowed"):
+        measured = tune.measure(DEPTHWISE, seconds=0.02)
+    assert measured.target == "aten" and measured.ratios["cpu"] > 1
