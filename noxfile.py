@@ -21,7 +21,7 @@ NO_FORK = "--no-fork"
 @nox.session
 def core(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", ".[test]")
-    session.run("python", "-m", "pytest", "-q", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs)
 
 
 @nox.session

@@ -138,7 +138,7 @@ def test_tune_takes_no_kernel_that_is_wrong_however_fast(monkeypatch):
 
     right = tune.measure(DEPTHWISE, seconds=0.02)
     assert right.target == "cpu"
-    monkeypatch.setattr(cpu, "run", lambda config, spec, *given, **options: (torch.zeros(spec.output), None))
+    monkeypatch.setattr(cpu, "run", lambda config, spec, *given, **options: (torch.zeros(spec.weight), None))
     with pytest.warns(UserWarning, match=r"left out, it makes .* times the error allowed"):
         measured = tune.measure(DEPTHWISE, seconds=0.02)
     assert measured.target == "aten" and measured.ratios["cpu"] > 1
