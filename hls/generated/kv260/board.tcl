@@ -1,0 +1,14 @@
+# Generated from hls/boards/kv260.json by `python -m accelops.targets.fpga.generate`: never edit it.
+set accelops_board {kv260}
+set accelops_part {xck26-sfvc784-2LV-c}
+set accelops_board_part {xilinx.com:kv260_som:part0:1.4}
+set accelops_family {zynquplus}
+set accelops_platform {}
+set accelops_clock_mhz {250}
+set accelops_control_base {0xa0000000}
+set accelops_control_stride {0x10000}
+set accelops_port_bits {128}
+set accelops_ports {S_AXI_HP0_FPD S_AXI_HP1_FPD S_AXI_HP2_FPD S_AXI_HP3_FPD}
+set accelops_kernels {adam reduce}
+set accelops_bundles(adam) {gmem0 gmem1 gmem2 gmem3 gmem4}
+set accelops_bundles(reduce) {gmem0 gmem1 gmem2 gmem3 gmem4}

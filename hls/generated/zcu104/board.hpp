@@ -1,0 +1,18 @@
+// Generated from hls/boards/zcu104.json by `python -m accelops.targets.fpga.generate`: never edit it.
+// AMD ZCU104 (Zynq UltraScale+): xczu7ev-ffvc1156-2-e, 250 MHz.
+#pragma once
+
+#include <cstdint>
+
+namespace accelops {
+
+constexpr int kPortBits = 128;
+constexpr int kPorts = 4;
+constexpr int kStreamDepth = 64;
+constexpr int kReduceTileBeats = 512;
+
+// CONFIG_HASH in the upper word, VERSION in the lower.
+constexpr uint64_t kAdamIdentity = 0x3ce4b1f600000001ull;
+constexpr uint64_t kReduceIdentity = 0xa78b23e600000001ull;
+
+}  // namespace accelops
