@@ -91,9 +91,8 @@ void load(const Beat* flats, Tiles& tiles, Tiles& passed, Beats& beats, Call cal
 // II=1, a trip for each beat of each rank, and idle ones up to kAdderCycles in a row that is shorter.
 void accumulate(Tiles& tiles, Tiles& passed, Beats& beats, SumBeats& sums, Call call, int engine) {
   (void)engine;
-  static float partial[kEngines][kReduceTileBeats][kHalves];
-#pragma HLS ARRAY_PARTITION variable=partial dim=1 complete
-#pragma HLS ARRAY_PARTITION variable=partial dim=3 complete
+  float partial[kReduceTileBeats][kHalves];
+#pragma HLS ARRAY_PARTITION variable=partial dim=2 complete
   Tile tile = tiles.read();
   for (; tile.numel; tile = tiles.read()) {
     passed.write(tile);
@@ -109,8 +108,8 @@ void accumulate(Tiles& tiles, Tiles& passed, Beats& beats, SumBeats& sums, Call 
         for (int lane = 0; lane < kHalves; ++lane) {
 #pragma HLS UNROLL
           const float x = call.wire_bf16 ? bf16_lane(beat, lane) : float_lane(beat, lane % kFloats);
-          const float sum = rank == 0 ? x : partial[engine][i][lane] + x;
-          partial[engine][i][lane] = sum;
+          const float sum = rank == 0 ? x : partial[i][lane] + x;
+          partial[i][lane] = sum;
           scaled.lane[lane] = sum * call.scale;
         }
         if (rank + 1 == call.ranks) sums.write(scaled);
