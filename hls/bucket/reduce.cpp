@@ -3,7 +3,8 @@
 //
 // A schedule cuts the buckets into tiles and deals them in turn to one engine a port, so that all ports of memory are
 // busy. An engine reads its tile's rows, rank after rank, adds them up on the chip, rounds and writes: four stages that
-// overlap. A tile is long (kReduceTileBeats) because each row begins with the latency of memory, once.
+// overlap. A tile is long (kReduceTileBeats) because each row begins with the latency of memory, once; a short row takes
+// kReduceAdderCycles all the same, so that a sum is complete before the next rank adds to it.
 //
 // Buckets begin at a beat, in and out; lanes beyond the last element are written as zero. Xilinx's floating-point cores
 // take subnormal numbers as zero (PG060), C-simulation does not.
@@ -88,7 +89,7 @@ void load(const Beat* flats, Tiles& tiles, Tiles& passed, Beats& beats, Call cal
   passed.write(tile);
 }
 
-// II=1, a trip for each beat of each rank, and idle ones up to kAdderCycles in a row that is shorter.
+// II=1, a trip for each beat of each rank, and idle ones up to kReduceAdderCycles in a row that is shorter.
 void accumulate(Tiles& tiles, Tiles& passed, Beats& beats, SumBeats& sums, Call call, int engine) {
   (void)engine;
   float partial[kReduceTileBeats][kHalves];
@@ -96,7 +97,7 @@ void accumulate(Tiles& tiles, Tiles& passed, Beats& beats, SumBeats& sums, Call 
   Tile tile = tiles.read();
   for (; tile.numel; tile = tiles.read()) {
     passed.write(tile);
-    const uint32_t row = call.wire_beats(tile.numel), trips = row < uint32_t(kAdderCycles) ? kAdderCycles : row;
+    const uint32_t row = call.wire_beats(tile.numel), trips = row < uint32_t(kReduceAdderCycles) ? kReduceAdderCycles : row;
     for (uint32_t rank = 0; rank < call.ranks; ++rank)
       for (uint32_t i = 0; i < trips; ++i) {
 #pragma HLS PIPELINE II=1

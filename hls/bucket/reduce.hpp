@@ -18,9 +18,6 @@ constexpr int kDescriptorWords = 4;
 constexpr int kEngines = kPorts;
 static_assert(kEngines == 4, "the top function has an argument for each engine: four");
 
-// A row of a tile takes at least this many cycles, so that a sum is complete before the next rank adds to it.
-constexpr int kAdderCycles = 16;
-
 enum ReduceStage { kSchedule, kLoad, kAccumulate, kRound, kStore };
 
 }  // namespace accelops

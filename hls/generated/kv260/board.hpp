@@ -10,9 +10,10 @@ constexpr int kPortBits = 128;
 constexpr int kPorts = 4;
 constexpr int kStreamDepth = 64;
 constexpr int kReduceTileBeats = 512;
+constexpr int kReduceAdderCycles = 16;
 
 // CONFIG_HASH in the upper word, VERSION in the lower.
-constexpr uint64_t kAdamIdentity = 0x3ce4b1f600000001ull;
-constexpr uint64_t kReduceIdentity = 0xa78b23e600000001ull;
+constexpr uint64_t kAdamIdentity = 0x7baa356200000001ull;
+constexpr uint64_t kReduceIdentity = 0x118b56a600000001ull;
 
 }  // namespace accelops

@@ -10,9 +10,10 @@ constexpr int kPortBits = 64;
 constexpr int kPorts = 4;
 constexpr int kStreamDepth = 64;
 constexpr int kReduceTileBeats = 512;
+constexpr int kReduceAdderCycles = 16;
 
 // CONFIG_HASH in the upper word, VERSION in the lower.
-constexpr uint64_t kAdamIdentity = 0x928fd0dc00000001ull;
-constexpr uint64_t kReduceIdentity = 0x7736ff5900000001ull;
+constexpr uint64_t kAdamIdentity = 0xffa58ffd00000001ull;
+constexpr uint64_t kReduceIdentity = 0xf567430e00000001ull;
 
 }  // namespace accelops

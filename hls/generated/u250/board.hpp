@@ -10,9 +10,10 @@ constexpr int kPortBits = 512;
 constexpr int kPorts = 4;
 constexpr int kStreamDepth = 64;
 constexpr int kReduceTileBeats = 512;
+constexpr int kReduceAdderCycles = 16;
 
 // CONFIG_HASH in the upper word, VERSION in the lower.
-constexpr uint64_t kAdamIdentity = 0xf65e103000000001ull;
-constexpr uint64_t kReduceIdentity = 0x92fb305200000001ull;
+constexpr uint64_t kAdamIdentity = 0x0a74193600000001ull;
+constexpr uint64_t kReduceIdentity = 0xcb2499cd00000001ull;
 
 }  // namespace accelops

@@ -8,4 +8,6 @@ from __future__ import annotations
 
 
 def unavailable() -> str | None:
-    return "this version of accelops drives no FPGA board; its kernels can be C-simulated: make -C hls csim BOARD=pynq-z2"
+    return (
+        "this version of accelops drives no FPGA board; its kernels can be C-simulated: make -C hls csim BOARD=pynq-z2"
+    )

@@ -115,7 +115,11 @@ def generated() -> dict[Path, str]:
     files = {}
     for name in names():
         b, folder = board(name), hls_folder() / "generated" / name
-        files |= {folder / "board.hpp": header(b), folder / "board.tcl": tcl(b), folder / "registers.json": registers(b)}
+        files |= {
+            folder / "board.hpp": header(b),
+            folder / "board.tcl": tcl(b),
+            folder / "registers.json": registers(b),
+        }
         files |= {folder / k.top / "hls_config.cfg": config(k, b) for k in kernels().values()}
     return files
 

@@ -39,11 +39,12 @@ class Argument:
 @dataclass(frozen=True)
 class Kernel:
     """What hls/<op>/kernel.json says. `version` is raised when a register changes its place or meaning. `stages` are
-    the pipelined loops, in the order in which C-simulation counts their trips."""
+    the pipelined loops, in the order in which C-simulation counts their trips, those of each of the `engines`."""
 
     op: str
     top: str
     version: int
+    engines: int
     sources: tuple[str, ...]
     testbench: str
     stages: tuple[str, ...]
