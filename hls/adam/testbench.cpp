@@ -59,7 +59,7 @@ void expect(Testbench& bench, const Arrays& before, const Arrays& after, const H
     bench.same("exp_avg", i, after.exp_avg.get(i), bits_of(m2));
     bench.same("exp_avg_sq", i, after.exp_avg_sq.get(i), bits_of(v2));
     if (amsgrad) bench.same("max_exp_avg_sq", i, after.max.get(i), bits_of(largest2));
-    if (bf16) bench.same("rounded", i, after.rounded.get(i), to_bf16(p2), 0x7f80u);
+    if (bf16) bench.same("rounded", i, after.rounded.get(i), nearest_bf16(p2), 0x7f80u);
   }
   after.weight.check_end(bench, "weight");
   after.exp_avg.check_end(bench, "exp_avg");

@@ -2,6 +2,7 @@
 // memory with a guard behind them, and comparison bit by bit. A testbench's exit status is 1 where anything differs.
 #pragma once
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -10,6 +11,17 @@
 #include "beat.hpp"
 
 namespace accelops {
+
+// The nearest bf16 by its definition: of the two around x the nearer, of two as near the even one. Infinity counts as 2^128.
+inline uint16_t nearest_bf16(float x) {
+  if (std::isnan(x)) return 0x7fc0;
+  const uint32_t below = bits_of(x) >> 16, above = below + 1;  // in magnitude
+  if (std::isinf(x)) return uint16_t(below);
+  const double magnitude = std::fabs(double(x)), low = std::fabs(double(float_of(below << 16)));
+  const double high = (above & 0x7fff) == 0x7f80 ? std::ldexp(1.0, 128) : std::fabs(double(float_of(above << 16)));
+  const bool up = high - magnitude < magnitude - low || (high - magnitude == magnitude - low && (below & 1));
+  return uint16_t(up ? above : below);
+}
 
 class Testbench {
   std::mt19937 random_;
@@ -69,7 +81,7 @@ class Array {
     beats_[i / lanes()].range(bits_ * lane + bits_ - 1, bits_ * lane) = value;
   }
   float value(uint32_t i) const { return float_of(bits_ == 32 ? get(i) : get(i) << 16); }
-  void set_value(uint32_t i, float x) { set(i, bits_ == 32 ? bits_of(x) : to_bf16(x)); }
+  void set_value(uint32_t i, float x) { set(i, bits_ == 32 ? bits_of(x) : nearest_bf16(x)); }
 
   // Lanes behind the last element are zero, the guard is as it was.
   void check_end(Testbench& bench, const char* what) const {
