@@ -1,7 +1,8 @@
 """Writes hls/generated/ from hls/boards/*.json and hls/*/kernel.json: `python -m accelops.targets.fpga.generate`.
 
 For each board: board.hpp (sizes, for the kernels), board.tcl (variables, for the scripts of Vivado), registers.json (the
-register map, for drivers) and, per kernel, hls_config.cfg (for vitis-run and v++, AMD UG1399 "HLS Config File Commands").
+register map, for drivers), link.cfg (for an Alveo card, AMD UG1393 "v++ Command") and, per kernel, hls_config.cfg (for
+vitis-run and v++, AMD UG1399 "HLS Config File Commands").
 With --check nothing is written; exit status 1 says that a file is not what would be written.
 """
 
@@ -110,6 +111,22 @@ def config(k: Kernel, b: Board) -> str:
     return "\n".join(lines) + "\n"
 
 
+def link(b: Board) -> str:
+    """v++ --link: a compute unit of every kernel for each bank of memory, so that each bank has its own."""
+    lines = [
+        f"# {NEVER.format(name=b.name)}",
+        f"platform={b.platform}",
+        f"kernel_frequency={b.clock_mhz}",
+        "",
+        "[connectivity]",
+    ]
+    for k in kernels().values():
+        units = [f"{k.top}_{i + 1}" for i in range(b.ddr.banks)]
+        lines.append(f"nk={k.top}:{b.ddr.banks}:{'.'.join(units)}")
+        lines += [f"sp={unit}.{a.name}:DDR[{i}]" for i, unit in enumerate(units) for a in k.arguments if a.pointer]
+    return "\n".join(lines) + "\n"
+
+
 def generated() -> dict[Path, str]:
     """Every generated file and its text."""
     files = {}
@@ -120,6 +137,8 @@ def generated() -> dict[Path, str]:
             folder / "board.tcl": tcl(b),
             folder / "registers.json": registers(b),
         }
+        if b.family == "alveo":
+            files[folder / "link.cfg"] = link(b)
         files |= {folder / k.top / "hls_config.cfg": config(k, b) for k in kernels().values()}
     return files
 
