@@ -1,5 +1,6 @@
-// ap_uint for C-simulation without Vitis: only what the kernels use, which is a beat of 32-bit or 16-bit lanes, or of bytes.
-// Same size in memory as the real type: a beat is an array of its bytes, the lowest bit first.
+// ap_uint and ap_int for C-simulation without Vitis: only what the kernels use. ap_uint is a beat or a block, of lanes of 32,
+// 16 or 8 bits, of the same size in memory as the real type: an array of its bytes, the lowest bit first. ap_int is the
+// narrow operand or result of one multiplier, which wraps as the real one does.
 #pragma once
 
 #if defined(__SYNTHESIS__) || defined(__VITIS_HLS__)
@@ -55,4 +56,14 @@ class ap_uint {
       if (words_[i] != other.words_[i]) return false;
     return true;
   }
+};
+
+template <int Bits>
+class ap_int {
+  static_assert(Bits > 0 && Bits <= 64, "C-simulation has ap_int of up to 64 bits");
+  int64_t value_;
+
+ public:
+  ap_int(int64_t value = 0) : value_(int64_t(uint64_t(value) << (64 - Bits)) >> (64 - Bits)) {}
+  operator int64_t() const { return value_; }
 };

@@ -80,7 +80,7 @@ def test_the_config_hash_differs_from_board_to_board_where_the_host_must_know():
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=by_top)
 def test_the_top_function_has_the_arguments_of_its_description(kernel: registers.Kernel):
-    types = {"uint32": "uint32_t", "float32": "float", "identity": "uint64_t*"}
+    types = {"uint32": "uint32_t", "int32": "int32_t", "float32": "float", "identity": "uint64_t*"}
     signature = re.search(rf'extern "C" void {kernel.top}\((.*?)\) \{{', source(kernel), re.DOTALL)
     declared = [" ".join(argument.split()) for argument in signature[1].split(",")]
     for argument, text in zip(kernel.arguments, declared, strict=True):

@@ -11,9 +11,14 @@ constexpr int kPorts = 4;
 constexpr int kStreamDepth = 64;
 constexpr int kReduceTileBeats = 512;
 constexpr int kReduceAdderCycles = 16;
+constexpr int kConvInt8Outputs = 16;
+constexpr int kConvInt8Inputs = 16;
+constexpr int kConvInt8TilePixels = 256;
+constexpr int kConvInt8InputWords = 4096;
 
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0xffa58ffd00000001ull;
 constexpr uint64_t kReduceIdentity = 0xf567430e00000001ull;
+constexpr uint64_t kConvInt8Identity = 0x75152fc300000001ull;
 
 }  // namespace accelops

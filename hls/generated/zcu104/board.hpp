@@ -11,9 +11,14 @@ constexpr int kPorts = 4;
 constexpr int kStreamDepth = 64;
 constexpr int kReduceTileBeats = 512;
 constexpr int kReduceAdderCycles = 16;
+constexpr int kConvInt8Outputs = 32;
+constexpr int kConvInt8Inputs = 64;
+constexpr int kConvInt8TilePixels = 512;
+constexpr int kConvInt8InputWords = 4096;
 
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0x7baa356200000001ull;
 constexpr uint64_t kReduceIdentity = 0x118b56a600000001ull;
+constexpr uint64_t kConvInt8Identity = 0x88f771b300000001ull;
 
 }  // namespace accelops

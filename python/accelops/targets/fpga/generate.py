@@ -20,11 +20,11 @@ NEVER = "Generated from hls/boards/{name}.json by `python -m accelops.targets.fp
 
 def header(b: Board) -> str:
     identities = [
-        f"constexpr uint64_t k{k.top.capitalize()}Identity = {config_hash(k, b) << 32 | k.version:#018x}ull;"
+        f"constexpr uint64_t k{_camel(k.top)}Identity = {config_hash(k, b) << 32 | k.version:#018x}ull;"
         for k in kernels().values()
     ]
     sizes = [
-        f"constexpr int k{kernel.capitalize()}{''.join(word.capitalize() for word in size.split('_'))} = {value};"
+        f"constexpr int k{_camel(kernel)}{_camel(size)} = {value};"
         for kernel, of_kernel in b.sizes.items()
         for size, value in of_kernel.items()
     ]
@@ -48,6 +48,10 @@ def header(b: Board) -> str:
         "}  // namespace accelops",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 def tcl(b: Board) -> str:

@@ -42,13 +42,13 @@ class Estimate:
         return self.board.ddr.bytes_per_second / self.board.ddr.banks
 
 
-def _ceil(n: int, d: int) -> int:
+def ceil_div(n: int, d: int) -> int:
     return -(-n // d)
 
 
 def adam(board: Board, numel: int, amsgrad: bool = False, bf16: bool = False) -> Estimate:
     """One step over `numel` elements; `bf16`: gradient and rounded parameter, beside an fp32 master."""
-    beats, halves = _ceil(numel, board.float_lanes), _ceil(numel, 2 * board.float_lanes)
+    beats, halves = ceil_div(numel, board.float_lanes), ceil_div(numel, 2 * board.float_lanes)
     maxima = beats if amsgrad else 0
     state = {f"{way}_{name}": beats for name in ("weight", "exp_avg", "exp_avg_sq") for way in ("load", "store")}
     trips = state | {
@@ -87,11 +87,11 @@ def reduce(
     trips["schedule"][0] = 4 * len(numels) * bool(ranks) + len(tiles)
     latency = [0] * engines
     for i, numel in enumerate(tiles):
-        row, engine = _ceil(numel, lanes), i % engines
+        row, engine = ceil_div(numel, lanes), i % engines
         trips["load"][engine] += ranks * row
         trips["accumulate"][engine] += ranks * max(row, sizes["adder_cycles"])
-        trips["round"][engine] += _ceil(numel, board.float_lanes)
-        trips["store"][engine] += _ceil(numel, out_lanes)
+        trips["round"][engine] += ceil_div(numel, board.float_lanes)
+        trips["store"][engine] += ceil_div(numel, out_lanes)
         latency[engine] += ranks * board.burst.read_latency_cycles
     stages = [count for stage in trips.values() for count in stage]
     reading = [beats + waited for beats, waited in zip(trips["load"], latency, strict=True)]

@@ -19,13 +19,13 @@ CONTROL = {"CTRL": 0x00, "GIER": 0x04, "IER": 0x08, "ISR": 0x0C}
 CONTROL_BITS = {"AP_START": 0, "AP_DONE": 1, "AP_IDLE": 2, "AP_READY": 3, "AUTO_RESTART": 7}
 FIRST_ARGUMENT = 0x10
 
-_WORDS = {"read": 3, "write": 3, "uint32": 2, "float32": 2, "identity": 3}
+_WORDS = {"read": 3, "write": 3, "uint32": 2, "int32": 2, "float32": 2, "identity": 3}
 
 
 @dataclass(frozen=True)
 class Argument:
     """An argument of a kernel's top function. kind: "read" or "write", a pointer into memory through the AXI port
-    `bundle`; "uint32", "float32", by value; "identity"."""
+    `bundle`; "uint32", "int32", "float32", by value; "identity"."""
 
     name: str
     kind: str

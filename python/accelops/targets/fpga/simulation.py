@@ -17,6 +17,7 @@ _BY_KIND = {
     "read": ctypes.c_void_p,
     "write": ctypes.c_void_p,
     "uint32": ctypes.c_uint32,
+    "int32": ctypes.c_int32,
     "float32": ctypes.c_float,
     "identity": ctypes.c_void_p,
 }

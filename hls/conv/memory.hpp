@@ -1,0 +1,92 @@
+// The stages of the int8 convolution that read and write memory, in bursts, and nothing else.
+#pragma once
+
+#include "tiles.hpp"
+#include "trip.hpp"
+
+namespace accelops {
+namespace {
+
+// II=1, a trip for each block of zeros.
+void zeros(Blocks& to, uint32_t count) {
+#pragma HLS INLINE
+  for (uint32_t i = 0; i < count; ++i) {
+#pragma HLS PIPELINE II=1
+    to.write(0);
+    TRIP(kLoadX, 1);
+  }
+}
+
+// II=1, a trip for each beat: kBlockBeats a block, one burst.
+void row(const Beat* from, Blocks& to, uint32_t beats) {
+#pragma HLS INLINE
+  Block block = 0;
+  int part = 0;
+  for (uint32_t i = 0; i < beats; ++i) {
+#pragma HLS PIPELINE II=1
+    const Beat beat = from[i];
+    for (int word = 0; word < kPortBits / 64; ++word) {
+#pragma HLS UNROLL
+      const uint64_t bits = beat.range(64 * word + 63, 64 * word);
+      block.range(part * kPortBits + 64 * word + 63, part * kPortBits + 64 * word) = bits;
+    }
+    part = part + 1 == kBlockBeats ? 0 : part + 1;
+    if (part == 0) to.write(block);
+    TRIP(kLoadX, 1);
+  }
+}
+
+// The patch of a tile, block of channels by block, row by row, with zeros where it reaches beyond the image.
+void load_x(const Beat* x, Tiles& tiles, Blocks& to, uint32_t count, Geometry g) {
+  for (uint32_t t = 0; t < count; ++t) {
+    const Tile tile = tiles.read();
+    const int32_t top = int32_t(tile.p * g.stride_h) - int32_t(g.padding_h);
+    const int32_t first = int32_t(tile.q * g.stride_w) - int32_t(g.padding_w), end = first + int32_t(tile.columns);
+    const uint32_t left = first < 0 ? least(uint32_t(-first), tile.columns) : 0;
+    const int32_t begin = first < 0 ? 0 : first, beyond = end > int32_t(g.W) ? int32_t(g.W) : end;
+    const uint32_t inside = beyond > begin ? uint32_t(beyond - begin) : 0;
+    for (uint32_t plane = tile.n * g.C * kBlocks; plane < (tile.n + tile.ns) * g.C * kBlocks; ++plane)
+      for (uint32_t r = 0; r < tile.rows; ++r) {
+        const int32_t h = top + int32_t(r);
+        if (h < 0 || h >= int32_t(g.H)) {
+          zeros(to, tile.columns);
+        } else {
+          zeros(to, left);
+          row(x + ((size_t(plane) * g.H + uint32_t(h)) * g.W + uint32_t(begin)) * kBlockBeats, to, inside * kBlockBeats);
+          zeros(to, tile.columns - left - inside);
+        }
+      }
+  }
+}
+
+// II=1, a trip for each beat of all weights, for each tile; one burst.
+void load_w(const Beat* w, Beats& to, uint32_t count, Geometry g) {
+  const uint32_t beats = g.K * g.taps() * kBlock * kBlocks * kBlockBeats;
+  for (uint32_t t = 0; t < count; ++t)
+    for (uint32_t i = 0; i < beats; ++i) {
+#pragma HLS PIPELINE II=1
+      to.write(w[i]);
+      TRIP(kLoadW, 1);
+    }
+}
+
+// II=1, a trip for each beat of y; a burst for each row of a tile.
+void store(Tiles& tiles, Beats& from, Beat* y, uint32_t count, Geometry g) {
+  const uint32_t beats = g.raw ? kScaleBeats : kBlockBeats;
+  for (uint32_t t = 0; t < count; ++t) {
+    const Tile tile = tiles.read();
+    for (uint32_t k = 0; k < g.K; ++k)
+      for (uint32_t n = tile.n; n < tile.n + tile.ns; ++n)
+        for (uint32_t p = tile.p; p < tile.p + tile.ps; ++p) {
+          const size_t begin = (((size_t(n) * g.K + k) * g.P + p) * g.Q + tile.q) * beats;
+          for (uint32_t i = 0; i < tile.qs * beats; ++i) {
+#pragma HLS PIPELINE II=1
+            y[begin + i] = from.read();
+            TRIP(kStore, 1);
+          }
+        }
+  }
+}
+
+}  // namespace
+}  // namespace accelops

@@ -1,0 +1,145 @@
+"""The int8 convolution on a board: a launch's geometry, its tiles, and what it costs, by arithmetic: *modelled*.
+
+Channels are counted in the kernel's units: C words of `inputs` channels, K blocks of `outputs` (hls/conv/int8.hpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from .boards import Board
+from .model import PIPELINE, Estimate, ceil_div
+from .registers import kernels
+
+_INT8, _INT32 = 8, 32  # bits
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The scalar arguments of hls/conv/kernel.json by their names. Tiles of 0 are to be planned."""
+
+    N: int
+    H: int
+    W: int
+    C: int
+    K: int
+    R: int = 1
+    S: int = 1
+    stride_h: int = 1
+    stride_w: int = 1
+    padding_h: int = 0
+    padding_w: int = 0
+    dilation_h: int = 1
+    dilation_w: int = 1
+    tile_n: int = 0
+    tile_p: int = 0
+    tile_q: int = 0
+
+    @property
+    def P(self) -> int:
+        return (self.H + 2 * self.padding_h - self.dilation_h * (self.R - 1) - 1) // self.stride_h + 1
+
+    @property
+    def Q(self) -> int:
+        return (self.W + 2 * self.padding_w - self.dilation_w * (self.S - 1) - 1) // self.stride_w + 1
+
+    @property
+    def sets(self) -> int:
+        """Of weights: one for each tap of each word of each block."""
+        return self.K * self.C * self.R * self.S
+
+    def patch_words(self) -> int:
+        """The buffer that the inputs of a whole tile take."""
+        rows = (self.tile_p - 1) * self.stride_h + (self.R - 1) * self.dilation_h + 1
+        columns = (self.tile_q - 1) * self.stride_w + (self.S - 1) * self.dilation_w + 1
+        return self.tile_n * self.C * rows * columns
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A dimension of the output cut into tiles: the sizes of the tiles, the rows (or columns) of their patches in all,
+    and how many of these lie inside the image."""
+
+    sizes: tuple[int, ...]
+    patch: int
+    inside: int
+
+
+def _side(size: int, extent: int, tile: int, taps: int, stride: int, padding: int, dilation: int) -> _Side:
+    sizes = tuple(min(tile, size - at) for at in range(0, size, tile))
+    patch = inside = 0
+    for i, here in enumerate(sizes):
+        span = (here - 1) * stride + (taps - 1) * dilation + 1
+        first = i * tile * stride - padding
+        patch += span
+        inside += max(0, min(first + span, extent) - max(first, 0))
+    return _Side(sizes, patch, inside)
+
+
+def conv_int8(board: Board, g: Geometry, raw: bool = False) -> Estimate:
+    """A launch with the tiles of `g`; `raw`: y is int32. Padded channels count as work."""
+    array, latency = board.sizes["conv_int8"], board.burst.read_latency_cycles
+    blocks = array["inputs"] // array["outputs"]
+    block_beats, scale_beats = (array["outputs"] * bits // board.ports.bits for bits in (_INT8, _INT32))
+    weight_beats = array["outputs"] * blocks * block_beats
+    images = _side(g.N, g.N, g.tile_n, 1, 1, 0, 1)
+    rows = _side(g.P, g.H, g.tile_p, g.R, g.stride_h, g.padding_h, g.dilation_h)
+    columns = _side(g.Q, g.W, g.tile_q, g.S, g.stride_w, g.padding_w, g.dilation_w)
+    pixels = [n * p * q for n in images.sizes for p in rows.sizes for q in columns.sizes]
+    planes = g.N * g.C * blocks
+    inside = planes * rows.inside * columns.inside
+    out_beats = sum(pixels) * g.K * (scale_beats if raw else block_beats)
+    constants = 0 if raw else len(pixels) * g.K * 3 * scale_beats
+    fill = planes * rows.patch * columns.patch
+    trips = {
+        "schedule": len(pixels),
+        "load_x": fill - inside + inside * block_beats,
+        "load_w": len(pixels) * g.sets * weight_beats,
+        "fill": fill,
+        "multiply": sum(weight_beats + g.sets * max(size, weight_beats) for size in pixels),
+        "requantise": constants + out_beats,
+        "store": out_beats,
+    }
+    bursts = planes * rows.inside * len(columns.sizes)
+    reading = trips["load_x"] + bursts * latency
+    first = ceil_div(reading, max(len(pixels), 1))  # nothing multiplies before the first patch is there
+    moved = inside * block_beats + trips["load_w"] + constants + out_beats
+    cycles = max(*trips.values(), reading) + first + PIPELINE
+    ordered = {stage: (trips[stage],) for stage in kernels()["conv_int8"].stages}
+    return Estimate(board, ordered, cycles, moved * board.beat_bytes)
+
+
+def efficiency(board: Board, g: Geometry, raw: bool = False) -> float:
+    """The part of the array's peak that a launch reaches; channels that only pad count as work."""
+    estimate = conv_int8(board, g, raw)
+    return g.N * g.P * g.Q * g.sets / (estimate.seconds * board.clock_mhz * 1e6)
+
+
+def planned(board: Board, g: Geometry) -> Geometry:
+    """`g` with the tiles that are modelled to be fastest. A 1x1 kernel without stride or padding sees an image as one
+    row, which is read in one burst. Raises ValueError where not even one pixel's inputs fit."""
+    if (g.R, g.S, g.stride_h, g.stride_w, g.padding_h, g.padding_w) == (1, 1, 1, 1, 0, 0):
+        g = replace(g, H=1, W=g.H * g.W)
+    array = board.sizes["conv_int8"]
+    choices = [tiled for tiled in _tilings(g, array["tile_pixels"]) if tiled.patch_words() <= array["input_words"]]
+    if not choices:
+        raise ValueError(
+            f"conv: one output pixel needs {replace(g, tile_n=1, tile_p=1, tile_q=1).patch_words()} words of input on the "
+            f"chip, {board.name} has {array['input_words']}: split the input channels"
+        )
+    return min(choices, key=lambda tiled: conv_int8(board, tiled).seconds)
+
+
+def _tilings(g: Geometry, most: int) -> Iterator[Geometry]:
+    """Even cuts of the outputs into at most `most` pixels a tile."""
+    for tile_q in _cuts(g.Q, most):
+        for tile_p in _cuts(g.P, most // tile_q):
+            # Several images in a tile save reading weights; part of an image with others would save nothing.
+            whole = (tile_p, tile_q) == (g.P, g.Q)
+            for tile_n in _cuts(g.N, most // (tile_p * tile_q)) if whole else (1,):
+                yield replace(g, tile_n=tile_n, tile_p=tile_p, tile_q=tile_q)
+
+
+def _cuts(size: int, most: int) -> list[int]:
+    return sorted({ceil_div(size, parts) for parts in range(1, size + 1)} & set(range(1, most + 1)))

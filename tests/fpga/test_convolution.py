@@ -1,0 +1,123 @@
+"""The int8 convolution, C-simulated: torch's exactly, and the modelled trips."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from accelops.targets.fpga import boards
+from accelops.targets.fpga.convolution import Geometry, conv_int8, efficiency, planned
+
+RAW = 1
+GEOMETRIES = (
+    Geometry(2, 5, 7, 1, 2, 3, 3, padding_h=1, padding_w=1, tile_n=1, tile_p=3, tile_q=4),
+    Geometry(3, 4, 3, 2, 1, tile_n=2, tile_p=4, tile_q=3),
+    Geometry(1, 9, 8, 1, 1, 3, 3, stride_h=2, stride_w=2, padding_h=1, padding_w=1, tile_n=1, tile_p=2, tile_q=3),
+    Geometry(1, 8, 9, 2, 2, 5, 3, 2, 1, 4, 0, 1, 2, 1, 4, 4),
+    Geometry(1, 6, 6, 1, 1, 3, 3, 3, 2, 3, 3, tile_n=1, tile_p=3, tile_q=2),
+    Geometry(0, 4, 4, 1, 1, tile_n=1, tile_p=4, tile_q=4),
+)
+
+
+def packed_x(x: torch.Tensor, block: int) -> torch.Tensor:
+    n, c, h, w = x.shape
+    return x.view(n, c // block, block, h, w).permute(0, 1, 3, 4, 2).contiguous()
+
+
+def packed_w(w: torch.Tensor, outputs: int, inputs: int) -> torch.Tensor:
+    k, c, r, s = w.shape
+    return w.view(k // outputs, outputs, c // inputs, inputs, r, s).permute(0, 2, 4, 5, 1, 3).contiguous()
+
+
+def unpacked_y(y: torch.Tensor) -> torch.Tensor:
+    n, blocks, p, q, block = y.shape
+    return y.permute(0, 1, 4, 2, 3).reshape(n, blocks * block, p, q)
+
+
+def run(simulated, board: str, g: Geometry, flags: int, lowest: int = -128):
+    """Random operands: (y, trips, the exact sums, bias, multiplier, shift), the last three per channel."""
+    torch.manual_seed(g.H * g.W + flags)
+    array = boards.board(board).sizes["conv_int8"]
+    outputs, inputs = array["outputs"], array["inputs"]
+    channels, features = g.C * inputs, g.K * outputs
+    x = torch.randint(-128, 128, (g.N, channels, g.H, g.W), dtype=torch.int8)
+    w = torch.randint(-128, 128, (features, channels, g.R, g.S), dtype=torch.int8)
+    bias = torch.randint(-1000, 1000, (features,), dtype=torch.int32)
+    multiplier = torch.randint(2**30, 2**31 - 1, (features,), dtype=torch.int32)
+    shift = torch.randint(6, 12, (features,), dtype=torch.int32)
+    y = torch.full((g.N, g.K, g.P, g.Q, outputs), 77, dtype=torch.int32 if flags & RAW else torch.int8)
+    operands = {
+        "x": packed_x(x, outputs),
+        "w": packed_w(w, outputs, inputs),
+        "scale": torch.stack([bias, multiplier, shift]).view(3, g.K, outputs).transpose(0, 1).contiguous(),
+        "y": y,
+    }
+    sizes = {name: getattr(g, name) for name in (*vars(g), "P", "Q")}
+    pointers = {name: tensor.data_ptr() for name, tensor in operands.items()}
+    trips = simulated("conv_int8", board).run(**pointers, **sizes, flags=flags, lowest=lowest)
+    exact = torch.nn.functional.conv2d(
+        x.double(), w.double(), None, (g.stride_h, g.stride_w), (g.padding_h, g.padding_w), (g.dilation_h, g.dilation_w)
+    ).long()
+    return unpacked_y(y), trips, exact, (bias, multiplier, shift)
+
+
+@pytest.mark.parametrize("board", boards.names())
+@pytest.mark.parametrize("g", GEOMETRIES, ids=str)
+def test_sums_are_exact_and_the_trips_are_the_modelled_ones(simulated, board: str, g: Geometry):
+    y, trips, exact, _ = run(simulated, board, g, RAW)
+    assert torch.equal(y.long(), exact)
+    assert trips == conv_int8(boards.board(board), g, raw=True).trips
+
+
+@pytest.mark.parametrize("board", boards.names())
+@pytest.mark.parametrize("lowest", [-128, 0])
+def test_requantises_to_the_nearest(simulated, board: str, lowest: int):
+    g = GEOMETRIES[0]
+    y, trips, exact, constants = run(simulated, board, g, 0, lowest)
+    bias, multiplier, shift = (constant.long().view(1, -1, 1, 1) for constant in constants)
+    nearest = ((exact + bias) * multiplier + (1 << (30 + shift))) >> (31 + shift)
+    assert torch.equal(y.long(), nearest.clamp(lowest, 127))
+    assert trips == conv_int8(boards.board(board), g).trips
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        Geometry(2, 14, 14, 4, 4, 3, 3, padding_h=1, padding_w=1),
+        Geometry(2, 14, 14, 4, 4, 3, 3, 2, 2, 1, 1),
+        Geometry(1, 28, 28, 4, 2),
+        Geometry(4, 7, 7, 8, 2, 3, 3, padding_h=1, padding_w=1),
+    ],
+    ids=str,
+)
+def test_planned_tiles_of_scaled_down_resnet_layers_are_exact(simulated, g: Geometry):
+    tiled = planned(boards.board("pynq-z2"), g)
+    y, trips, exact, _ = run(simulated, "pynq-z2", tiled, RAW)
+    assert torch.equal(y.long(), exact)
+    assert trips == conv_int8(boards.board("pynq-z2"), tiled, raw=True).trips
+
+
+@pytest.mark.parametrize("name", boards.names())
+def test_planned_tiles_fit_the_buffers(name: str):
+    board = boards.board(name)
+    array = board.sizes["conv_int8"]
+    for size, words in ((56, 4), (7, 128), (1, 1), (224, 1)):
+        for taps in (1, 3, 7):
+            g = planned(board, Geometry(8, size, size, words, 4, taps, taps, padding_h=taps // 2, padding_w=taps // 2))
+            assert g.patch_words() <= array["input_words"]
+            assert 1 <= g.tile_n * g.tile_p * g.tile_q <= array["tile_pixels"]
+
+
+def test_a_layer_whose_pixel_does_not_fit_says_how_much_it_needs():
+    with pytest.raises(ValueError, match="one output pixel needs 4608 words of input on the chip, pynq-z2 has 4096"):
+        planned(boards.board("pynq-z2"), Geometry(1, 3, 3, 512, 1, 3, 3))
+
+
+@pytest.mark.parametrize("name, goal", [("pynq-z2", 0.8), ("zcu104", 0.67)])
+@pytest.mark.parametrize("size, channels", [(56, 64), (28, 128), (14, 256), (7, 512)])
+def test_3x3_layers_of_resnet50_are_modelled_to_reach_the_goal(name: str, goal: float, size: int, channels: int):
+    """Eight images, so that the weights of the last layers are read once for several."""
+    board = boards.board(name)
+    array = board.sizes["conv_int8"]
+    g = Geometry(8, size, size, channels // array["inputs"], channels // array["outputs"], 3, 3, 1, 1, 1, 1)
+    assert efficiency(board, planned(board, g)) >= goal
