@@ -25,6 +25,15 @@ def core(session: nox.Session) -> None:
 
 
 @nox.session
+def fpga(session: nox.Session) -> None:
+    """The kernels for FPGA boards, C-simulated with our own headers and with AMD's ap_types, which hls4ml's wheel holds."""
+    require(session, {"g++": "g++", "make": "make", "tclsh": "tcl"})
+    session.install("-c", "constraints.txt", ".[test]")
+    session.install("--no-deps", "hls4ml==1.3.0")
+    session.run("python", "-m", "pytest", "-q", "tests/fpga", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", "ruff")
     session.run("ruff", "check", ".")

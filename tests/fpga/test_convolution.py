@@ -101,7 +101,7 @@ def test_planned_tiles_of_scaled_down_resnet_layers_are_exact(simulated, g: Geom
 def test_planned_tiles_fit_the_buffers(name: str):
     board = boards.board(name)
     array = board.sizes["conv_int8"]
-    for size, words in ((56, 4), (7, 128), (1, 1), (224, 1)):
+    for size, words in ((56, 4), (7, 64), (1, 1), (224, 1)):
         for taps in (1, 3, 7):
             g = planned(board, Geometry(8, size, size, words, 4, taps, taps, padding_h=taps // 2, padding_w=taps // 2))
             assert g.patch_words() <= array["input_words"]

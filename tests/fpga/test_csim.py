@@ -23,7 +23,7 @@ BREAKS = [
     ("conv_int8", "conv/array.hpp", "weights[(set + 1) & 1]", "weights[set & 1]"),
     ("conv_int8", "conv/array.hpp", "(30 + shift)", "(29 + shift)"),
     ("conv_int8", "conv/memory.hpp", "h >= int32_t(g.H)", "h > int32_t(g.H)"),
-    ("conv_int8", "conv/memory.hpp", "+ tile.q) * beats", "+ tile.p) * beats"),
+    ("conv_int8", "conv/memory.hpp", "+ tile.q) * beats", "+ 0) * beats"),
     ("reduce", "include/beat.hpp", "0x7fffu + (bits >> 16 & 1u)", "0x8000u"),
 ]
 
