@@ -1,52 +1,86 @@
-// Convolution in int8 with int32 sums (int8.hpp says of what, and how the operands lie), by an array of kInputs x kBlock
-// multipliers, two of them in one DSP. Run-time geometry: one synthesis serves every layer.
-//
-// Tile by tile: its inputs come onto the chip once and serve all output channels; weights come once a tile, those of the
-// next tap while the present one multiplies. A tap of a word of channels takes a cycle for each pixel of the tile. Per
-// launch: 2*N*P*Q*K*C*R*S flops (padded channels); bytes: tiles * weights, the tiles' inputs with their halo, y once.
-#include "array.hpp"
-#include "memory.hpp"
+// Convolution in int8 with int32 sums (int8.hpp says of what), by an array of kInputs x kBlock multipliers, two of them in
+// one DSP; sums raw or requantised. Run-time geometry: one synthesis serves every layer. engine.hpp has the algorithm.
+#include "int8.hpp"
+
+#include "engine.hpp"
 
 namespace accelops {
 namespace {
 
-// A trip for each tile.
-void schedule(Tiles& to_x, Tiles& to_fill, Tiles& to_requantise, Tiles& to_store, Geometry g) {
-  for (uint32_t n = 0; n < g.N; n += g.tile_n)
-    for (uint32_t p = 0; p < g.P; p += g.tile_p)
-      for (uint32_t q = 0; q < g.Q; q += g.tile_q) {
-#pragma HLS PIPELINE II=1
-        const uint32_t ns = least(g.tile_n, g.N - n), ps = least(g.tile_p, g.P - p), qs = least(g.tile_q, g.Q - q);
-        const Tile tile = {n, p, q, ns, ps, qs, (ps - 1) * g.stride_h + (g.R - 1) * g.dilation_h + 1,
-                           (qs - 1) * g.stride_w + (g.S - 1) * g.dilation_w + 1};
-        to_x.write(tile);
-        to_fill.write(tile);
-        to_requantise.write(tile);
-        to_store.write(tile);
-        TRIP(kSchedule, 1);
-      }
+// w0 * x and w1 * x by one multiplier: the low product is the low 16 bits, and where it is negative it has borrowed one
+// from the high (AMD WP486, "Deep Learning with INT8 Optimization").
+void multiply_two(int8_t w0, int8_t w1, int8_t x, int32_t& sum0, int32_t& sum1) {
+#pragma HLS INLINE
+  const ap_int<25> both = int32_t(w1) * 65536 + w0;
+  const ap_int<33> product = both * ap_int<8>(x);
+#pragma HLS BIND_OP variable=product op=mul impl=dsp
+  const ap_int<16> low = int64_t(product);
+  const ap_int<17> high = (product >> 16) + (low < 0 ? 1 : 0);
+  sum0 += int32_t(low);
+  sum1 += int32_t(high);
 }
 
-void convolve(const Beat* x, const Beat* w, const Beat* scale, Beat* y, uint32_t count, Geometry g) {
-#pragma HLS DATAFLOW
-  Tiles to_x("to_x"), to_fill("to_fill"), to_requantise("to_requantise"), to_store("to_store");
-  Blocks blocks("blocks");
-  Beats weights("weights"), results("results");
-  SumBlocks sums("sums");
-#pragma HLS STREAM variable=to_x depth=4
-#pragma HLS STREAM variable=to_fill depth=4
-#pragma HLS STREAM variable=to_requantise depth=4
-#pragma HLS STREAM variable=to_store depth=4
-#pragma HLS STREAM variable=blocks depth=kStreamDepth
-#pragma HLS STREAM variable=weights depth=kStreamDepth
-#pragma HLS STREAM variable=results depth=kStreamDepth
-#pragma HLS STREAM variable=sums depth=kConvInt8TilePixels
-  schedule(to_x, to_fill, to_requantise, to_store, g);
-  load_x(x, to_x, blocks, count, g);
-  load_w(w, weights, count, g);
-  multiply_tiles(to_fill, blocks, weights, sums, count, g);
-  requantise(scale, to_requantise, sums, results, count, g);
-  store(to_store, results, y, count, g);
+Sums multiply_pixel(const Block word[kBlocks], const WeightSet& w) {
+#pragma HLS INLINE
+  Sums sums = Sums();
+  for (int c = 0; c < kInputs; ++c) {
+#pragma HLS UNROLL
+    const int lane = c % kBlock;
+    const uint32_t bits = word[c / kBlock].range(8 * lane + 7, 8 * lane);
+    for (int k = 0; k < kBlock; k += 2) {
+#pragma HLS UNROLL
+      multiply_two(w[k][c], w[k + 1][c], element_of(bits), sums.lane[k], sums.lane[k + 1]);
+    }
+  }
+  return sums;
+}
+
+int8_t requantised(int32_t sum, int32_t bias, int32_t multiplier, int32_t shift, int32_t lowest) {
+#pragma HLS INLINE
+  const int64_t product = (int64_t(sum) + bias) * multiplier;
+  const int64_t rounded = (product + (int64_t(1) << (30 + shift))) >> (31 + shift);
+  return int8_t(rounded > 127 ? 127 : rounded < lowest ? lowest : rounded);
+}
+
+// 3 * kScaleBeats constants a block, none where raw.
+void finish(const Beat* scale, Tiles& tiles, SumBlocks& from, Beats& to, uint32_t count, Geometry g) {
+  const bool raw = g.flags & kRaw;
+  int32_t constant[3][kBlock];
+#pragma HLS ARRAY_PARTITION variable=constant complete dim=0
+  const int lanes = raw ? kFloats : kPortBits / 8, beats = kBlock / lanes;
+  for (uint32_t t = 0; t < count; ++t) {
+    const uint32_t pixels = tiles.read().pixels();
+    for (uint32_t k = 0; k < g.K; ++k) {
+      for (int i = 0; i < (raw ? 0 : 3 * kScaleBeats); ++i) {
+#pragma HLS PIPELINE II=1
+        const Beat beat = scale[k * (3 * kScaleBeats) + uint32_t(i)];
+        for (int lane = 0; lane < kFloats; ++lane) {
+#pragma HLS UNROLL
+          const uint32_t bits = beat.range(32 * lane + 31, 32 * lane);
+          constant[i / kScaleBeats][i % kScaleBeats * kFloats + lane] = int32_t(bits);
+        }
+        TRIP(kFinish, 1);
+      }
+      Sums sums = Sums();
+      int part = 0;
+      for (uint32_t i = 0; i < pixels * uint32_t(beats); ++i) {
+#pragma HLS PIPELINE II=1
+        if (part == 0) sums = from.read();
+        Beat beat = 0;
+        for (int lane = 0; lane < kPortBits / 8; ++lane) {
+#pragma HLS UNROLL
+          const int channel = part * lanes + lane;
+          if (raw && lane < kFloats) beat.range(32 * lane + 31, 32 * lane) = uint32_t(sums.lane[channel]);
+          if (!raw)
+            beat.range(8 * lane + 7, 8 * lane) = uint8_t(
+                requantised(sums.lane[channel], constant[0][channel], constant[1][channel], constant[2][channel], g.lowest));
+        }
+        to.write(beat);
+        part = part + 1 == beats ? 0 : part + 1;
+        TRIP(kFinish, 1);
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -89,8 +123,7 @@ extern "C" void conv_int8(const Beat* x, const Beat* w, const Beat* scale, Beat*
   using namespace accelops;
   *identity = kConvInt8Identity;
   const Geometry g = {N,         H,         W,          C,          K,      R,      S,      P,                   Q, stride_h, stride_w,
-                      padding_h, padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q, (flags & kRaw) != 0, lowest};
-  const bool nothing = N == 0 || P == 0 || Q == 0 || K == 0;
-  const uint32_t count = nothing ? 0 : beats_of(N, tile_n) * beats_of(P, tile_p) * beats_of(Q, tile_q);
-  if (count) convolve(x, w, scale, y, count, g);
+                      padding_h, padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q, flags, lowest};
+  const uint32_t count = tiles_of(g), out_beats = flags & kRaw ? kScaleBeats : kBlockBeats;
+  if (count) convolve(x, w, scale, y, count, out_beats, g);
 }

@@ -1,16 +1,11 @@
-// The int8 convolution's top function, as the host calls it: hls/conv/kernel.json names its arguments, in this order.
+// The int8 convolution's top function, as the host calls it: hls/conv/kernel_int8.json names its arguments, in this order.
 //
 // y[n,k,p,q] = sum over c,r,s of x[n,c,p*stride_h+r*dilation_h-padding_h,q*stride_w+s*dilation_w-padding_w] * w[k,c,r,s],
 // exact in int32; then raw, or requantised per channel: saturate(((sum + bias) * multiplier + half) >> (31 + shift)), half
 // being 2^(30 + shift), rounded half up, into [lowest, 127] (lowest = 0 is a ReLU).
 //
-// Channels come in blocks of kBlock (a board's conv_int8.outputs), padded with zeros to whole words of kInputs:
-//   x      N, channel blocks, H, W, kBlock                 int8
-//   w      K blocks, C words, R, S, kBlock, kInputs        int8
-//   scale  K blocks, 3 (bias, multiplier, shift), kBlock   int32
-//   y      N, K blocks, P, Q, kBlock                       int8, or int32 where raw
-// C counts words of input channels, K blocks of output channels. Outputs are made in tiles of tile_n images, tile_p rows,
-// tile_q columns: at most kConvInt8TilePixels pixels, whose inputs take at most kConvInt8InputWords words.
+// Operands lie as tiles.hpp says, x and w in int8; scale is K blocks, 3 (bias, multiplier, shift), kBlock, in int32; y is int8,
+// or int32 where raw.
 #pragma once
 
 #include "beat.hpp"
@@ -19,13 +14,13 @@ namespace accelops {
 
 constexpr uint32_t kRaw = 1;  // flag of a call: y is the int32 sums
 
+typedef int8_t Element;
+typedef int32_t Sum;
 constexpr int kBlock = kConvInt8Outputs, kInputs = kConvInt8Inputs;
-constexpr int kBlocks = kInputs / kBlock;             // of a word of input channels
-constexpr int kBlockBeats = 8 * kBlock / kPortBits;   // of int8
-constexpr int kScaleBeats = 32 * kBlock / kPortBits;  // of int32
-static_assert(kInputs % kBlock == 0 && 8 * kBlock % kPortBits == 0, "blocks are whole beats, words whole blocks");
+constexpr int kTilePixels = kConvInt8TilePixels, kInputWords = kConvInt8InputWords;
+constexpr int kScaleBeats = 32 * kBlock / kPortBits;
 
-enum ConvStage { kSchedule, kLoadX, kLoadW, kFill, kMultiply, kRequantise, kStore };
+inline Element element_of(uint32_t bits) { return Element(bits); }
 
 }  // namespace accelops
 

@@ -1,4 +1,4 @@
-// The stages of the int8 convolution that read and write memory, in bursts, and nothing else.
+// The stages of a convolution that read and write memory, in bursts, and nothing else.
 #pragma once
 
 #include "tiles.hpp"
@@ -70,9 +70,8 @@ void load_w(const Beat* w, Beats& to, uint32_t count, Geometry g) {
     }
 }
 
-// II=1, a trip for each beat of y; a burst for each row of a tile.
-void store(Tiles& tiles, Beats& from, Beat* y, uint32_t count, Geometry g) {
-  const uint32_t beats = g.raw ? kScaleBeats : kBlockBeats;
+// II=1, a trip for each beat of y, `beats` a block; a burst for each row of a tile.
+void store(Tiles& tiles, Beats& from, Beat* y, uint32_t count, uint32_t beats, Geometry g) {
   for (uint32_t t = 0; t < count; ++t) {
     const Tile tile = tiles.read();
     for (uint32_t k = 0; k < g.K; ++k)

@@ -1,19 +1,36 @@
-// What the stages of the int8 convolution pass to each other: the geometry of the launch, tiles, blocks of channels, sums.
+// What the stages of a convolution pass to each other: the geometry of the launch, tiles, blocks of channels, sums.
+//
+// An engine is an element type and an array of multipliers. Its header (int8.hpp, fp32.hpp), included before this one, says
+// Element, Sum, kBlock, kInputs, kTilePixels and kInputWords, and with them how operands lie:
+//   x      N, channel blocks, H, W, kBlock
+//   w      K blocks, C words, R, S, kBlock, kInputs
+//   y      N, K blocks, P, Q, kBlock
+// Channels come in blocks of kBlock, padded with zeros to whole words of kInputs: C counts words of input channels, K blocks
+// of output channels. Outputs are made in tiles of tile_n images, tile_p rows, tile_q columns: at most kTilePixels pixels,
+// whose inputs take at most kInputWords words.
 #pragma once
 
 #include <hls_stream.h>
 
-#include "int8.hpp"
+#include "beat.hpp"
 
 namespace accelops {
 namespace {
 
-typedef ap_uint<8 * kBlock> Block;
+constexpr int kElementBits = 8 * sizeof(Element);
+constexpr int kElements = kPortBits / kElementBits;            // of a beat
+constexpr int kBlocks = kInputs / kBlock;                      // of a word of input channels
+constexpr int kBlockBeats = kElementBits * kBlock / kPortBits;
+static_assert(kInputs % kBlock == 0 && kBlock % kElements == 0, "blocks are whole beats, words whole blocks");
+
+enum ConvStage { kSchedule, kLoadX, kLoadW, kFill, kMultiply, kFinish, kStore };
+
+typedef ap_uint<kElementBits * kBlock> Block;
 
 struct Geometry {
   uint32_t N, H, W, C, K, R, S, P, Q, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
   uint32_t tile_n, tile_p, tile_q;
-  bool raw;
+  uint32_t flags;
   int32_t lowest;
 
   uint32_t taps() const { return C * R * S; }
@@ -27,7 +44,7 @@ struct Tile {
 };
 
 struct Sums {
-  int32_t lane[kBlock];
+  Sum lane[kBlock];
 };
 
 typedef hls::stream<Tile> Tiles;

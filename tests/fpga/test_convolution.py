@@ -1,4 +1,4 @@
-"""The int8 convolution, C-simulated: torch's exactly, and the modelled trips."""
+"""The convolutions, C-simulated: in int8 torch's exactly, in fp32 as close to fp64 as torch, and the modelled trips."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from accelops.targets.fpga import boards
-from accelops.targets.fpga.convolution import Geometry, conv_int8, efficiency, planned
+from accelops.targets.fpga.convolution import ENGINES, Geometry, conv_fp32, conv_int8, efficiency, planned
 
 RAW = 1
+BIAS, RELU = 1, 2
 GEOMETRIES = (
     Geometry(2, 5, 7, 1, 2, 3, 3, padding_h=1, padding_w=1, tile_n=1, tile_p=3, tile_q=4),
     Geometry(3, 4, 3, 2, 1, tile_n=2, tile_p=4, tile_q=3),
@@ -80,6 +81,35 @@ def test_requantises_to_the_nearest(simulated, board: str, lowest: int):
     assert trips == conv_int8(boards.board(board), g).trips
 
 
+@pytest.mark.parametrize("board", boards.names())
+@pytest.mark.parametrize("flags", [0, BIAS, BIAS | RELU])
+def test_fp32_is_as_close_to_fp64_as_torch_is_and_makes_the_modelled_trips(simulated, board: str, flags: int):
+    array = boards.board(board).sizes["conv_fp32"]
+    outputs, inputs = array["outputs"], array["inputs"]
+    for g in GEOMETRIES:
+        torch.manual_seed(g.H)
+        x = torch.randn(g.N, g.C * inputs, g.H, g.W)
+        w, bias = torch.randn(g.K * outputs, g.C * inputs, g.R, g.S), torch.randn(g.K * outputs)
+        y = torch.full((g.N, g.K, g.P, g.Q, outputs), torch.nan)
+        operands = {"x": packed_x(x, outputs), "w": packed_w(w, outputs, inputs), "bias": bias, "y": y}
+        sizes = {name: getattr(g, name) for name in (*vars(g), "P", "Q")}
+        pointers = {name: tensor.data_ptr() for name, tensor in operands.items()}
+        trips = simulated("conv_fp32", board).run(**pointers, **sizes, flags=flags)
+        assert trips == conv_fp32(boards.board(board), g, bool(flags & BIAS)).trips
+
+        by_torch = {}
+        for dtype in (torch.float32, torch.float64):
+            added = bias.to(dtype) if flags & BIAS else None
+            moves = (g.stride_h, g.stride_w), (g.padding_h, g.padding_w), (g.dilation_h, g.dilation_w)
+            result = torch.nn.functional.conv2d(x.to(dtype), w.to(dtype), added, *moves)
+            by_torch[dtype] = (result.relu() if flags & RELU else result).double()
+        if g.N:
+            exact = by_torch[torch.float64]
+            allowed = 2 * (by_torch[torch.float32] - exact).abs().max()
+            allowed = max(allowed, 4 * torch.finfo(torch.float32).eps * exact.abs().max())
+            assert (unpacked_y(y).double() - exact).abs().max() <= allowed, g
+
+
 @pytest.mark.parametrize(
     "g",
     [
@@ -91,26 +121,29 @@ def test_requantises_to_the_nearest(simulated, board: str, lowest: int):
     ids=str,
 )
 def test_planned_tiles_of_scaled_down_resnet_layers_are_exact(simulated, g: Geometry):
-    tiled = planned(boards.board("pynq-z2"), g)
+    tiled = planned("conv_int8", boards.board("pynq-z2"), g)
     y, trips, exact, _ = run(simulated, "pynq-z2", tiled, RAW)
     assert torch.equal(y.long(), exact)
     assert trips == conv_int8(boards.board("pynq-z2"), tiled, raw=True).trips
 
 
 @pytest.mark.parametrize("name", boards.names())
-def test_planned_tiles_fit_the_buffers(name: str):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_planned_tiles_fit_the_buffers(name: str, engine: str):
     board = boards.board(name)
-    array = board.sizes["conv_int8"]
-    for size, words in ((56, 4), (7, 64), (1, 1), (224, 1)):
+    array = board.sizes[engine]
+    for size, words in ((56, 4), (7, 32), (1, 1), (224, 1)):
         for taps in (1, 3, 7):
-            g = planned(board, Geometry(8, size, size, words, 4, taps, taps, padding_h=taps // 2, padding_w=taps // 2))
+            g = planned(
+                engine, board, Geometry(8, size, size, words, 4, taps, taps, padding_h=taps // 2, padding_w=taps // 2)
+            )
             assert g.patch_words() <= array["input_words"]
             assert 1 <= g.tile_n * g.tile_p * g.tile_q <= array["tile_pixels"]
 
 
 def test_a_layer_whose_pixel_does_not_fit_says_how_much_it_needs():
     with pytest.raises(ValueError, match="one output pixel needs 4608 words of input on the chip, pynq-z2 has 4096"):
-        planned(boards.board("pynq-z2"), Geometry(1, 3, 3, 512, 1, 3, 3))
+        planned("conv_int8", boards.board("pynq-z2"), Geometry(1, 3, 3, 512, 1, 3, 3))
 
 
 @pytest.mark.parametrize("name, goal", [("pynq-z2", 0.8), ("zcu104", 0.67)])
@@ -120,4 +153,5 @@ def test_3x3_layers_of_resnet50_are_modelled_to_reach_the_goal(name: str, goal: 
     board = boards.board(name)
     array = board.sizes["conv_int8"]
     g = Geometry(8, size, size, channels // array["inputs"], channels // array["outputs"], 3, 3, 1, 1, 1, 1)
-    assert efficiency(board, planned(board, g)) >= goal
+    g = planned("conv_int8", board, g)
+    assert efficiency(conv_int8(board, g), g) >= goal

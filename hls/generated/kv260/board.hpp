@@ -15,10 +15,15 @@ constexpr int kConvInt8Outputs = 32;
 constexpr int kConvInt8Inputs = 32;
 constexpr int kConvInt8TilePixels = 512;
 constexpr int kConvInt8InputWords = 4096;
+constexpr int kConvFp32Outputs = 8;
+constexpr int kConvFp32Inputs = 16;
+constexpr int kConvFp32TilePixels = 512;
+constexpr int kConvFp32InputWords = 2048;
 
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0x7baa356200000001ull;
 constexpr uint64_t kReduceIdentity = 0x118b56a600000001ull;
-constexpr uint64_t kConvInt8Identity = 0xffbace5700000001ull;
+constexpr uint64_t kConvFp32Identity = 0x497e2f9000000001ull;
+constexpr uint64_t kConvInt8Identity = 0x2994cf7400000001ull;
 
 }  // namespace accelops

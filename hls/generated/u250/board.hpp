@@ -15,10 +15,15 @@ constexpr int kConvInt8Outputs = 64;
 constexpr int kConvInt8Inputs = 64;
 constexpr int kConvInt8TilePixels = 512;
 constexpr int kConvInt8InputWords = 4096;
+constexpr int kConvFp32Outputs = 16;
+constexpr int kConvFp32Inputs = 32;
+constexpr int kConvFp32TilePixels = 512;
+constexpr int kConvFp32InputWords = 4096;
 
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0x0a74193600000001ull;
 constexpr uint64_t kReduceIdentity = 0xcb2499cd00000001ull;
-constexpr uint64_t kConvInt8Identity = 0x5807869800000001ull;
+constexpr uint64_t kConvFp32Identity = 0x3f1f39a400000001ull;
+constexpr uint64_t kConvInt8Identity = 0xc87e84ad00000001ull;
 
 }  // namespace accelops

@@ -9,7 +9,8 @@ set accelops_control_base {}
 set accelops_control_stride {0x10000}
 set accelops_port_bits {512}
 set accelops_ports {DDR[0] DDR[1] DDR[2] DDR[3]}
-set accelops_kernels {adam reduce conv_int8}
+set accelops_kernels {adam reduce conv_fp32 conv_int8}
 set accelops_bundles(adam) {gmem0 gmem1 gmem2 gmem3 gmem4}
 set accelops_bundles(reduce) {gmem0 gmem1 gmem2 gmem3 gmem4}
+set accelops_bundles(conv_fp32) {gmem0 gmem1 gmem3 gmem2}
 set accelops_bundles(conv_int8) {gmem0 gmem1 gmem3 gmem2}

@@ -15,10 +15,15 @@ constexpr int kConvInt8Outputs = 32;
 constexpr int kConvInt8Inputs = 64;
 constexpr int kConvInt8TilePixels = 512;
 constexpr int kConvInt8InputWords = 4096;
+constexpr int kConvFp32Outputs = 16;
+constexpr int kConvFp32Inputs = 16;
+constexpr int kConvFp32TilePixels = 512;
+constexpr int kConvFp32InputWords = 4096;
 
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0x7baa356200000001ull;
 constexpr uint64_t kReduceIdentity = 0x118b56a600000001ull;
-constexpr uint64_t kConvInt8Identity = 0x88f771b300000001ull;
+constexpr uint64_t kConvFp32Identity = 0x42d1dd4000000001ull;
+constexpr uint64_t kConvInt8Identity = 0x3263870000000001ull;
 
 }  // namespace accelops

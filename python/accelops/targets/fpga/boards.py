@@ -86,7 +86,7 @@ class Board:
         return "vitis" if self.family == "alveo" else "vivado"
 
 
-KERNEL_SIZES = ("reduce", "conv_int8")
+KERNEL_SIZES = ("reduce", "conv_int8", "conv_fp32")
 
 
 def names() -> tuple[str, ...]:
@@ -114,17 +114,20 @@ def board(name: str) -> Board:
 
 
 def _check(board: Board, name: str) -> None:
-    array = board.sizes["conv_int8"]
     wrong = {
         f"name={board.name!r} is not that of its file": board.name != name,
         f"family={board.family!r} is none of {FAMILIES}": board.family not in FAMILIES,
         f"ports.bits={board.ports.bits} is not 64, 128, 256 or 512": board.ports.bits not in (64, 128, 256, 512),
         f"ports.names has not {board.ports.number} names": len(board.ports.names) != board.ports.number,
         "reduce.tile_beats is odd": board.sizes["reduce"]["tile_beats"] % 2 != 0,
-        "conv_int8.inputs is not a multiple of conv_int8.outputs": array["inputs"] % array["outputs"] != 0,
-        "conv_int8.outputs are less than a beat": array["outputs"] * 8 % board.ports.bits != 0,
         "platform is needed, as for any Alveo card": board.family == "alveo" and not board.platform,
     }
+    for engine, bits in (("conv_int8", 8), ("conv_fp32", 32)):
+        array = board.sizes[engine]
+        wrong |= {
+            f"{engine}.inputs is not a multiple of {engine}.outputs": array["inputs"] % array["outputs"] != 0,
+            f"{engine}.outputs are not whole beats": array["outputs"] * bits % board.ports.bits != 0,
+        }
     reasons = [reason for reason, holds in wrong.items() if holds]
     if reasons:
         raise ValueError(f"hls/boards/{name}.json: {'; '.join(reasons)}")

@@ -1,6 +1,6 @@
-"""The int8 convolution on a board: a launch's geometry, its tiles, and what it costs, by arithmetic: *modelled*.
+"""The convolutions on a board, in int8 and fp32: a launch's geometry, its tiles, and what it costs, by arithmetic: *modelled*.
 
-Channels are counted in the kernel's units: C words of `inputs` channels, K blocks of `outputs` (hls/conv/int8.hpp).
+Channels are counted in the kernel's units: C words of `inputs` channels, K blocks of `outputs` (hls/conv/tiles.hpp).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from .boards import Board
 from .model import PIPELINE, Estimate, ceil_div
 from .registers import kernels
 
-_INT8, _INT32 = 8, 32  # bits
+ENGINES = {"conv_int8": 8, "conv_fp32": 32}  # bits of an element
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The scalar arguments of hls/conv/kernel.json by their names. Tiles of 0 are to be planned."""
+    """The scalar arguments of hls/conv/kernel_*.json by their names. Tiles of 0 are to be planned."""
 
     N: int
     H: int
@@ -79,9 +79,21 @@ def _side(size: int, extent: int, tile: int, taps: int, stride: int, padding: in
 
 def conv_int8(board: Board, g: Geometry, raw: bool = False) -> Estimate:
     """A launch with the tiles of `g`; `raw`: y is int32. Padded channels count as work."""
-    array, latency = board.sizes["conv_int8"], board.burst.read_latency_cycles
+    scale_beats = board.sizes["conv_int8"]["outputs"] * 32 // board.ports.bits
+    return _conv("conv_int8", board, g, 0 if raw else 3 * scale_beats, 32 if raw else 8)
+
+
+def conv_fp32(board: Board, g: Geometry, bias: bool = False) -> Estimate:
+    """A launch with the tiles of `g`. Padded channels count as work."""
+    bias_beats = board.sizes["conv_fp32"]["outputs"] * 32 // board.ports.bits
+    return _conv("conv_fp32", board, g, bias_beats if bias else 0, 32)
+
+
+def _conv(engine: str, board: Board, g: Geometry, constant_beats: int, out_bits: int) -> Estimate:
+    """`constant_beats`: what `finish` reads for a block of outputs of a tile; `out_bits`: of an element of y."""
+    array, latency = board.sizes[engine], board.burst.read_latency_cycles
     blocks = array["inputs"] // array["outputs"]
-    block_beats, scale_beats = (array["outputs"] * bits // board.ports.bits for bits in (_INT8, _INT32))
+    block_beats, block_out_beats = (array["outputs"] * bits // board.ports.bits for bits in (ENGINES[engine], out_bits))
     weight_beats = array["outputs"] * blocks * block_beats
     images = _side(g.N, g.N, g.tile_n, 1, 1, 0, 1)
     rows = _side(g.P, g.H, g.tile_p, g.R, g.stride_h, g.padding_h, g.dilation_h)
@@ -89,8 +101,8 @@ def conv_int8(board: Board, g: Geometry, raw: bool = False) -> Estimate:
     pixels = [n * p * q for n in images.sizes for p in rows.sizes for q in columns.sizes]
     planes = g.N * g.C * blocks
     inside = planes * rows.inside * columns.inside
-    out_beats = sum(pixels) * g.K * (scale_beats if raw else block_beats)
-    constants = 0 if raw else len(pixels) * g.K * 3 * scale_beats
+    out_beats = sum(pixels) * g.K * block_out_beats
+    constants = len(pixels) * g.K * constant_beats
     fill = planes * rows.patch * columns.patch
     trips = {
         "schedule": len(pixels),
@@ -98,7 +110,7 @@ def conv_int8(board: Board, g: Geometry, raw: bool = False) -> Estimate:
         "load_w": len(pixels) * g.sets * weight_beats,
         "fill": fill,
         "multiply": sum(weight_beats + g.sets * max(size, weight_beats) for size in pixels),
-        "requantise": constants + out_beats,
+        "finish": constants + out_beats,
         "store": out_beats,
     }
     bursts = planes * rows.inside * len(columns.sizes)
@@ -106,29 +118,28 @@ def conv_int8(board: Board, g: Geometry, raw: bool = False) -> Estimate:
     first = ceil_div(reading, max(len(pixels), 1))  # nothing multiplies before the first patch is there
     moved = inside * block_beats + trips["load_w"] + constants + out_beats
     cycles = max(*trips.values(), reading) + first + PIPELINE
-    ordered = {stage: (trips[stage],) for stage in kernels()["conv_int8"].stages}
+    ordered = {stage: (trips[stage],) for stage in kernels()[engine].stages}
     return Estimate(board, ordered, cycles, moved * board.beat_bytes)
 
 
-def efficiency(board: Board, g: Geometry, raw: bool = False) -> float:
+def efficiency(estimate: Estimate, g: Geometry) -> float:
     """The part of the array's peak that a launch reaches; channels that only pad count as work."""
-    estimate = conv_int8(board, g, raw)
-    return g.N * g.P * g.Q * g.sets / (estimate.seconds * board.clock_mhz * 1e6)
+    return g.N * g.P * g.Q * g.sets / (estimate.seconds * estimate.board.clock_mhz * 1e6)
 
 
-def planned(board: Board, g: Geometry) -> Geometry:
+def planned(engine: str, board: Board, g: Geometry) -> Geometry:
     """`g` with the tiles that are modelled to be fastest. A 1x1 kernel without stride or padding sees an image as one
     row, which is read in one burst. Raises ValueError where not even one pixel's inputs fit."""
     if (g.R, g.S, g.stride_h, g.stride_w, g.padding_h, g.padding_w) == (1, 1, 1, 1, 0, 0):
         g = replace(g, H=1, W=g.H * g.W)
-    array = board.sizes["conv_int8"]
+    array = board.sizes[engine]
     choices = [tiled for tiled in _tilings(g, array["tile_pixels"]) if tiled.patch_words() <= array["input_words"]]
     if not choices:
         raise ValueError(
             f"conv: one output pixel needs {replace(g, tile_n=1, tile_p=1, tile_q=1).patch_words()} words of input on the "
             f"chip, {board.name} has {array['input_words']}: split the input channels"
         )
-    return min(choices, key=lambda tiled: conv_int8(board, tiled).seconds)
+    return min(choices, key=lambda tiled: _conv(engine, board, tiled, 0, ENGINES[engine]).seconds)
 
 
 def _tilings(g: Geometry, most: int) -> Iterator[Geometry]:

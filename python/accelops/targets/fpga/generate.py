@@ -1,4 +1,4 @@
-"""Writes hls/generated/ from hls/boards/*.json and hls/*/kernel.json: `python -m accelops.targets.fpga.generate`.
+"""Writes hls/generated/ from hls/boards/*.json and hls/*/kernel*.json: `python -m accelops.targets.fpga.generate`.
 
 For each board: board.hpp (sizes, for the kernels), board.tcl (variables, for the scripts of Vivado), registers.json (the
 register map, for drivers), link.cfg (for an Alveo card, AMD UG1393 "v++ Command") and, per kernel, hls_config.cfg (for

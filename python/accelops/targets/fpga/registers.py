@@ -38,7 +38,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What hls/<op>/kernel.json says. `version` is raised when a register changes its place or meaning. `stages` are
+    """What hls/<op>/kernel*.json says. `version` is raised when a register changes its place or meaning. `stages` are
     the pipelined loops, in the order in which C-simulation counts their trips, those of each of the `engines`."""
 
     op: str
@@ -59,7 +59,7 @@ class Kernel:
 def kernels() -> dict[str, Kernel]:
     """All kernels, by the name of their top function."""
     found = {}
-    for path in sorted(hls_folder().glob("*/kernel.json")):
+    for path in sorted(hls_folder().glob("*/kernel*.json")):
         described = json.loads(path.read_text())
         described["arguments"] = tuple(Argument(**a) for a in described["arguments"])
         described["sources"] = tuple(described["sources"])

@@ -5,16 +5,10 @@
 #include <algorithm>
 
 #include "int8.hpp"
+#include "layers.hpp"
 
 namespace accelops {
 namespace {
-
-struct Layer {
-  uint32_t N, H, W, C, K, R, S, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q;
-
-  uint32_t P() const { return (H + 2 * padding_h - dilation_h * (R - 1) - 1) / stride_h + 1; }
-  uint32_t Q() const { return (W + 2 * padding_w - dilation_w * (S - 1) - 1) / stride_w + 1; }
-};
 
 // Mostly anything, often the extremes, whose products two multipliers in one DSP get wrong first.
 uint8_t random_byte(Testbench& bench) { return bench.below(4) ? uint8_t(bench.below(256)) : bench.below(2) ? 0x80 : 0x7f; }
@@ -35,15 +29,10 @@ int32_t sum_of(const Layer& l, const std::vector<Beat>& x, const std::vector<Bea
   int32_t sum = 0;
   for (uint32_t r = 0; r < l.R; ++r)
     for (uint32_t s = 0; s < l.S; ++s) {
-      const int32_t h = int32_t(p * l.stride_h + r * l.dilation_h) - int32_t(l.padding_h);
-      const int32_t v = int32_t(q * l.stride_w + s * l.dilation_w) - int32_t(l.padding_w);
-      if (h < 0 || v < 0 || h >= int32_t(l.H) || v >= int32_t(l.W)) continue;
-      for (uint32_t c = 0; c < l.C * kInputs; ++c) {
-        const size_t block = n * l.C * kBlocks + c / kBlock;
-        const size_t x_at = ((block * l.H + uint32_t(h)) * l.W + uint32_t(v)) * kBlock + c % kBlock;
-        const size_t set = (((k / kBlock) * l.C + c / kInputs) * l.R + r) * l.S + s;
-        sum += byte_at(x, x_at) * byte_at(w, (set * kBlock + k % kBlock) * kInputs + c % kInputs);
-      }
+      uint32_t h, v;
+      if (!input_at(p, r, l.stride_h, l.dilation_h, l.padding_h, l.H, h)) continue;
+      if (!input_at(q, s, l.stride_w, l.dilation_w, l.padding_w, l.W, v)) continue;
+      for (uint32_t c = 0; c < l.C * kInputs; ++c) sum += byte_at(x, x_at(l, n, c, h, v)) * byte_at(w, w_at(l, k, c, r, s));
     }
   return sum;
 }
@@ -75,7 +64,7 @@ void run(Testbench& bench, const Layer& l, bool raw, int32_t lowest) {
     for (uint32_t k = 0; k < l.K * kBlock; ++k)
       for (uint32_t p = 0; p < P; ++p)
         for (uint32_t q = 0; q < Q; ++q) {
-          const uint32_t at = (((n * l.K + k / kBlock) * P + p) * Q + q) * kBlock + k % kBlock;
+          const uint32_t at = uint32_t(y_at(l, n, k, p, q));
           const int32_t sum = sum_of(l, x, w, n, k, p, q);
           bench.same("y", at, y.get(at), raw ? uint32_t(sum) : uint8_t(requantised(sum, scale, k, lowest)));
         }
@@ -89,16 +78,7 @@ void run(Testbench& bench, const Layer& l, bool raw, int32_t lowest) {
 
 int main(int argc, char** argv) {
   accelops::Testbench bench("conv_int8", argc, argv);
-  const accelops::Layer layers[] = {
-      {0, 4, 4, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1, 4, 4},  // no images
-      {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1},  // one pixel
-      {2, 5, 7, 1, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 3, 4},  // tiles that do not divide
-      {3, 4, 3, 2, 1, 1, 1, 1, 1, 0, 0, 1, 1, 2, 4, 3},  // several images in a tile
-      {1, 9, 8, 1, 1, 3, 3, 2, 2, 1, 1, 1, 1, 1, 2, 3},
-      {1, 8, 9, 2, 2, 5, 3, 2, 1, 4, 0, 1, 2, 1, 4, 4},
-      {1, 6, 6, 1, 1, 3, 3, 3, 2, 3, 3, 1, 1, 1, 3, 2},  // rows and columns of padding alone
-  };
-  for (const auto& layer : layers) {
+  for (const auto& layer : accelops::kLayers) {
     accelops::run(bench, layer, true, -128);
     accelops::run(bench, layer, false, bench.below(2) ? -128 : 0);
   }
