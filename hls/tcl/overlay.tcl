@@ -1,5 +1,5 @@
 # The overlay of a Zynq board: processing system, kernels, memory and control, built into overlay.bit with its overlay.hwh.
-#   vivado -mode batch -source overlay.tcl -tclargs BOARD_TCL IP_FOLDER BUILD_FOLDER
+#   vivado -mode batch -source overlay.tcl -tclargs BOARD_TCL IP_FOLDER BUILD_FOLDER KERNEL...
 # A kernel's bundle goes through a SmartConnect to the port of its number, modulo the number of ports; control registers lie
 # where registers.json says. Zynq-7000 and Zynq UltraScale+ differ in the processing system alone (procs ps_*).
 
@@ -51,13 +51,14 @@ proc port_clock {pattern port} {
     return "[string tolower [string map {S_AXI_ saxi} $port]]_aclk"
 }
 
-proc connect_control {ps kernels base stride} {
+# A kernel keeps its address, whichever others are there.
+proc connect_control {ps kernels all base stride} {
     cell control smartconnect CONFIG.NUM_SI 1 CONFIG.NUM_MI [llength $kernels]
     connect_bd_intf_net [get_bd_intf_pins ps/[dict get $ps control]] [get_bd_intf_pins control/S00_AXI]
     set i 0
     foreach kernel $kernels {
         connect_bd_intf_net [get_bd_intf_pins control/[format M%02d_AXI $i]] [get_bd_intf_pins $kernel/s_axi_control]
-        assign_bd_address -offset [format 0x%x [expr {$base + $i * $stride}]] -range $stride \
+        assign_bd_address -offset [format 0x%x [expr {$base + [lsearch -exact $all $kernel] * $stride}]] -range $stride \
             -target_address_space [get_bd_addr_spaces ps/[dict get $ps space]] [get_bd_addr_segs $kernel/s_axi_control/Reg]
         incr i
     }
@@ -116,23 +117,26 @@ proc implement {build} {
     file copy -force [lindex [glob $build/vivado/*.gen/sources_1/bd/accelops/hw_handoff/accelops.hwh] 0] $build/overlay.hwh
 }
 
-proc overlay {board_tcl ip_folder build} {
+proc overlay {board_tcl ip_folder build args} {
     source $board_tcl
+    foreach kernel $args {
+        if {$kernel ni $accelops_kernels} { error "kernel $kernel: choose from $accelops_kernels" }
+    }
     create_project -force overlay $build/vivado -part $accelops_part
     set_property board_part $accelops_board_part [current_project]
     set_property ip_repo_paths $ip_folder [current_project]
     update_ip_catalog
     create_bd_design accelops
     set ps [ps_$accelops_family $accelops_clock_mhz $accelops_ports]
-    foreach kernel $accelops_kernels { create_bd_cell -type ip -vlnv xilinx.com:hls:$kernel:1.0 $kernel }
-    set used [connect_memory $ps $accelops_kernels $accelops_ports accelops_bundles]
-    connect_control $ps $accelops_kernels $accelops_control_base $accelops_control_stride
-    connect_clocks $ps $accelops_kernels $used
+    foreach kernel $args { create_bd_cell -type ip -vlnv xilinx.com:hls:$kernel:1.0 $kernel }
+    set used [connect_memory $ps $args $accelops_ports accelops_bundles]
+    connect_control $ps $args $accelops_kernels $accelops_control_base $accelops_control_stride
+    connect_clocks $ps $args $used
     assign_bd_address
     validate_bd_design
     save_bd_design
     implement $build
 }
 
-if {[llength $argv] != 3} { error "usage: overlay.tcl BOARD_TCL IP_FOLDER BUILD_FOLDER" }
+if {[llength $argv] < 4} { error "usage: overlay.tcl BOARD_TCL IP_FOLDER BUILD_FOLDER KERNEL..." }
 overlay {*}$argv

@@ -16,13 +16,13 @@ from accelops.targets.fpga.registers import kernels
 ZYNQ = [name for name in boards.names() if boards.board(name).family != "alveo"]
 
 
-def calls(board: str, script: Path | None = None) -> list[str]:
+def calls(board: str, script: Path | None = None, tops: tuple[str, ...] = tuple(kernels())) -> list[str]:
     if shutil.which("tclsh") is None:
         pytest.skip("needs tclsh")
     script = script or boards.hls_folder() / "tcl" / "overlay.tcl"
     lines = [
         f"source {Path(__file__).parent / 'vivado.tcl'}",
-        f"set argv {{{boards.hls_folder()}/generated/{board}/board.tcl ip out}}",
+        f"set argv {{{boards.hls_folder()}/generated/{board}/board.tcl ip out {' '.join(tops)}}}",
         f"source {script}",
     ]
     done = subprocess.run(["tclsh"], input="\n".join(lines), capture_output=True, text=True)
@@ -66,6 +66,13 @@ def test_control_registers_lie_where_the_register_map_says(board: str):
     described = json.loads((boards.hls_folder() / "generated" / board / "registers.json").read_text())
     for top, kernel in described["kernels"].items():
         assert re.search(rf"assign_bd_address -offset {kernel['base']} .* {top}/s_axi_control/Reg", said)
+
+
+def test_a_kernel_keeps_its_address_whichever_others_are_there():
+    alone, together = calls("pynq-z2", tops=("reduce",)), calls("pynq-z2")
+    (address,) = [line for line in alone if "reduce/s_axi_control/Reg" in line]
+    assert address in together
+    assert not any("adam" in line for line in alone)
 
 
 @pytest.mark.parametrize("board", ZYNQ)
