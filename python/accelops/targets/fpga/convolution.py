@@ -5,8 +5,11 @@ Channels are counted in the kernel's units: C words of `inputs` channels, K bloc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
 
 from .boards import Board
 from .model import PIPELINE, Estimate, ceil_div
@@ -58,14 +61,15 @@ class Geometry:
 
 @dataclass(frozen=True)
 class _Side:
-    """A dimension of the output cut into tiles: the sizes of the tiles, the rows (or columns) of their patches in all,
-    and how many of these lie inside the image."""
+    """A dimension of the output cut into tiles: how many tiles there are of each size (two at most: the last may be
+    smaller), the rows (or columns) of their patches in all, and how many of these lie inside the image."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
     patch: int
     inside: int
 
 
+@lru_cache(maxsize=4096)
 def _side(size: int, extent: int, tile: int, taps: int, stride: int, padding: int, dilation: int) -> _Side:
     sizes = tuple(min(tile, size - at) for at in range(0, size, tile))
     patch = inside = 0
@@ -74,7 +78,7 @@ def _side(size: int, extent: int, tile: int, taps: int, stride: int, padding: in
         first = i * tile * stride - padding
         patch += span
         inside += max(0, min(first + span, extent) - max(first, 0))
-    return _Side(sizes, patch, inside)
+    return _Side(tuple(Counter(sizes).items()), patch, inside)
 
 
 def conv_int8(board: Board, g: Geometry, raw: bool = False) -> Estimate:
@@ -98,24 +102,27 @@ def _conv(engine: str, board: Board, g: Geometry, constant_beats: int, out_bits:
     images = _side(g.N, g.N, g.tile_n, 1, 1, 0, 1)
     rows = _side(g.P, g.H, g.tile_p, g.R, g.stride_h, g.padding_h, g.dilation_h)
     columns = _side(g.Q, g.W, g.tile_q, g.S, g.stride_w, g.padding_w, g.dilation_w)
-    pixels = [n * p * q for n in images.sizes for p in rows.sizes for q in columns.sizes]
+    pixels = [
+        (n * p * q, a * b * c) for (n, a), (p, b), (q, c) in product(images.sizes, rows.sizes, columns.sizes)
+    ]  # of a tile, and how many such tiles there are
+    tiles = sum(count for _, count in pixels)
     planes = g.N * g.C * blocks
     inside = planes * rows.inside * columns.inside
-    out_beats = sum(pixels) * g.K * block_out_beats
-    constants = len(pixels) * g.K * constant_beats
+    out_beats = g.N * g.P * g.Q * g.K * block_out_beats
+    constants = tiles * g.K * constant_beats
     fill = planes * rows.patch * columns.patch
     trips = {
-        "schedule": len(pixels),
+        "schedule": tiles,
         "load_x": fill - inside + inside * block_beats,
-        "load_w": len(pixels) * g.sets * weight_beats,
+        "load_w": tiles * g.sets * weight_beats,
         "fill": fill,
-        "multiply": sum(weight_beats + g.sets * max(size, weight_beats) for size in pixels),
+        "multiply": sum(count * (weight_beats + g.sets * max(size, weight_beats)) for size, count in pixels),
         "finish": constants + out_beats,
         "store": out_beats,
     }
-    bursts = planes * rows.inside * len(columns.sizes)
+    bursts = planes * rows.inside * sum(count for _, count in columns.sizes)
     reading = trips["load_x"] + bursts * latency
-    first = ceil_div(reading, max(len(pixels), 1))  # nothing multiplies before the first patch is there
+    first = ceil_div(reading, max(tiles, 1))  # nothing multiplies before the first patch is there
     moved = inside * block_beats + trips["load_w"] + constants + out_beats
     cycles = max(*trips.values(), reading) + first + PIPELINE
     ordered = {stage: (trips[stage],) for stage in kernels()[engine].stages}
