@@ -73,8 +73,8 @@ using accelops::Beat;
 extern "C" void conv_fp32(const Beat* x, const Beat* w, const Beat* bias, Beat* y, uint32_t N, uint32_t H, uint32_t W,
                           uint32_t C, uint32_t K, uint32_t R, uint32_t S, uint32_t P, uint32_t Q, uint32_t stride_h,
                           uint32_t stride_w, uint32_t padding_h, uint32_t padding_w, uint32_t dilation_h,
-                          uint32_t dilation_w, uint32_t tile_n, uint32_t tile_p, uint32_t tile_q, uint32_t flags,
-                          uint64_t* identity) {
+                          uint32_t dilation_w, uint32_t tile_n, uint32_t tile_p, uint32_t tile_q, uint32_t C_total,
+                          uint32_t K_total, uint32_t flags, uint64_t* identity) {
 #pragma HLS INTERFACE mode=m_axi port=x bundle=gmem0 offset=slave max_read_burst_length=64 num_read_outstanding=16
 #pragma HLS INTERFACE mode=m_axi port=w bundle=gmem1 offset=slave max_read_burst_length=64 num_read_outstanding=16
 #pragma HLS INTERFACE mode=m_axi port=bias bundle=gmem3 offset=slave max_read_burst_length=64 num_read_outstanding=16
@@ -97,14 +97,16 @@ extern "C" void conv_fp32(const Beat* x, const Beat* w, const Beat* bias, Beat* 
 #pragma HLS INTERFACE mode=s_axilite port=tile_n
 #pragma HLS INTERFACE mode=s_axilite port=tile_p
 #pragma HLS INTERFACE mode=s_axilite port=tile_q
+#pragma HLS INTERFACE mode=s_axilite port=C_total
+#pragma HLS INTERFACE mode=s_axilite port=K_total
 #pragma HLS INTERFACE mode=s_axilite port=flags
 #pragma HLS INTERFACE mode=s_axilite port=identity
 #pragma HLS INTERFACE mode=ap_ctrl_hs port=return
 #pragma HLS INTERFACE mode=s_axilite port=return
   using namespace accelops;
   *identity = kConvFp32Identity;
-  const Geometry g = {N,         H,         W,          C,          K,      R,      S,      P,                   Q, stride_h, stride_w,
-                      padding_h, padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q, flags, 0};
+  const Geometry g = {N,         H,          W,          C,      K,      R,      S,       P,       Q,     stride_h, stride_w, padding_h,
+                      padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q, C_total, K_total, flags, 0};
   const uint32_t count = tiles_of(g);
   if (count) convolve(x, w, bias, y, count, kBlockBeats, g);
 }

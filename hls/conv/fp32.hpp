@@ -25,4 +25,4 @@ extern "C" void conv_fp32(const accelops::Beat* x, const accelops::Beat* w, cons
                           uint32_t N, uint32_t H, uint32_t W, uint32_t C, uint32_t K, uint32_t R, uint32_t S, uint32_t P,
                           uint32_t Q, uint32_t stride_h, uint32_t stride_w, uint32_t padding_h, uint32_t padding_w,
                           uint32_t dilation_h, uint32_t dilation_w, uint32_t tile_n, uint32_t tile_p, uint32_t tile_q,
-                          uint32_t flags, uint64_t* identity);
+                          uint32_t C_total, uint32_t K_total, uint32_t flags, uint64_t* identity);

@@ -91,8 +91,8 @@ using accelops::Beat;
 extern "C" void conv_int8(const Beat* x, const Beat* w, const Beat* scale, Beat* y, uint32_t N, uint32_t H, uint32_t W,
                           uint32_t C, uint32_t K, uint32_t R, uint32_t S, uint32_t P, uint32_t Q, uint32_t stride_h,
                           uint32_t stride_w, uint32_t padding_h, uint32_t padding_w, uint32_t dilation_h,
-                          uint32_t dilation_w, uint32_t tile_n, uint32_t tile_p, uint32_t tile_q, uint32_t flags,
-                          int32_t lowest, uint64_t* identity) {
+                          uint32_t dilation_w, uint32_t tile_n, uint32_t tile_p, uint32_t tile_q, uint32_t C_total,
+                          uint32_t K_total, uint32_t flags, int32_t lowest, uint64_t* identity) {
 #pragma HLS INTERFACE mode=m_axi port=x bundle=gmem0 offset=slave max_read_burst_length=64 num_read_outstanding=16
 #pragma HLS INTERFACE mode=m_axi port=w bundle=gmem1 offset=slave max_read_burst_length=64 num_read_outstanding=16
 #pragma HLS INTERFACE mode=m_axi port=scale bundle=gmem3 offset=slave max_read_burst_length=64 num_read_outstanding=16
@@ -115,6 +115,8 @@ extern "C" void conv_int8(const Beat* x, const Beat* w, const Beat* scale, Beat*
 #pragma HLS INTERFACE mode=s_axilite port=tile_n
 #pragma HLS INTERFACE mode=s_axilite port=tile_p
 #pragma HLS INTERFACE mode=s_axilite port=tile_q
+#pragma HLS INTERFACE mode=s_axilite port=C_total
+#pragma HLS INTERFACE mode=s_axilite port=K_total
 #pragma HLS INTERFACE mode=s_axilite port=flags
 #pragma HLS INTERFACE mode=s_axilite port=lowest
 #pragma HLS INTERFACE mode=s_axilite port=identity
@@ -122,8 +124,8 @@ extern "C" void conv_int8(const Beat* x, const Beat* w, const Beat* scale, Beat*
 #pragma HLS INTERFACE mode=s_axilite port=return
   using namespace accelops;
   *identity = kConvInt8Identity;
-  const Geometry g = {N,         H,         W,          C,          K,      R,      S,      P,                   Q, stride_h, stride_w,
-                      padding_h, padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q, flags, lowest};
+  const Geometry g = {N,         H,          W,          C,      K,      R,      S,       P,       Q,     stride_h, stride_w, padding_h,
+                      padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q, C_total, K_total, flags, lowest};
   const uint32_t count = tiles_of(g), out_beats = flags & kRaw ? kScaleBeats : kBlockBeats;
   if (count) convolve(x, w, scale, y, count, out_beats, g);
 }

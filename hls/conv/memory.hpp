@@ -45,17 +45,19 @@ void load_x(const Beat* x, Tiles& tiles, Blocks& to, uint32_t count, Geometry g)
     const uint32_t left = first < 0 ? least(uint32_t(-first), tile.columns) : 0;
     const int32_t begin = first < 0 ? 0 : first, beyond = end > int32_t(g.W) ? int32_t(g.W) : end;
     const uint32_t inside = beyond > begin ? uint32_t(beyond - begin) : 0;
-    for (uint32_t plane = tile.n * g.C * kBlocks; plane < (tile.n + tile.ns) * g.C * kBlocks; ++plane)
-      for (uint32_t r = 0; r < tile.rows; ++r) {
-        const int32_t h = top + int32_t(r);
-        if (h < 0 || h >= int32_t(g.H)) {
-          zeros(to, tile.columns);
-        } else {
-          zeros(to, left);
-          row(x + ((size_t(plane) * g.H + uint32_t(h)) * g.W + uint32_t(begin)) * kBlockBeats, to, inside * kBlockBeats);
-          zeros(to, tile.columns - left - inside);
+    for (uint32_t n = tile.n; n < tile.n + tile.ns; ++n)
+      for (uint32_t block = 0; block < g.C * kBlocks; ++block)
+        for (uint32_t r = 0; r < tile.rows; ++r) {
+          const int32_t h = top + int32_t(r);
+          if (h < 0 || h >= int32_t(g.H)) {
+            zeros(to, tile.columns);
+          } else {
+            const size_t plane = size_t(n) * g.C_total * kBlocks + block;
+            zeros(to, left);
+            row(x + ((plane * g.H + uint32_t(h)) * g.W + uint32_t(begin)) * kBlockBeats, to, inside * kBlockBeats);
+            zeros(to, tile.columns - left - inside);
+          }
         }
-      }
   }
 }
 
@@ -77,7 +79,7 @@ void store(Tiles& tiles, Beats& from, Beat* y, uint32_t count, uint32_t beats, G
     for (uint32_t k = 0; k < g.K; ++k)
       for (uint32_t n = tile.n; n < tile.n + tile.ns; ++n)
         for (uint32_t p = tile.p; p < tile.p + tile.ps; ++p) {
-          const size_t begin = (((size_t(n) * g.K + k) * g.P + p) * g.Q + tile.q) * beats;
+          const size_t begin = (((size_t(n) * g.K_total + k) * g.P + p) * g.Q + tile.q) * beats;
           for (uint32_t i = 0; i < tile.qs * beats; ++i) {
 #pragma HLS PIPELINE II=1
             y[begin + i] = from.read();

@@ -6,7 +6,8 @@
 //   w      K blocks, C words, R, S, kBlock, kInputs
 //   y      N, K blocks, P, Q, kBlock
 // Channels come in blocks of kBlock, padded with zeros to whole words of kInputs: C counts words of input channels, K blocks
-// of output channels. Outputs are made in tiles of tile_n images, tile_p rows, tile_q columns: at most kTilePixels pixels,
+// of output channels. A launch may work on some of the channels of a tensor, as one group does: C_total words and K_total
+// blocks are all that an image has, x and y are the addresses of the launch's first. Outputs are made in tiles of tile_n images, tile_p rows, tile_q columns: at most kTilePixels pixels,
 // whose inputs take at most kInputWords words.
 #pragma once
 
@@ -29,7 +30,7 @@ typedef ap_uint<kElementBits * kBlock> Block;
 
 struct Geometry {
   uint32_t N, H, W, C, K, R, S, P, Q, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
-  uint32_t tile_n, tile_p, tile_q;
+  uint32_t tile_n, tile_p, tile_q, C_total, K_total;
   uint32_t flags;
   int32_t lowest;
 

@@ -53,9 +53,8 @@ def run(simulated, board: str, g: Geometry, flags: int, lowest: int = -128):
         "scale": torch.stack([bias, multiplier, shift]).view(3, g.K, outputs).transpose(0, 1).contiguous(),
         "y": y,
     }
-    sizes = {name: getattr(g, name) for name in (*vars(g), "P", "Q")}
     pointers = {name: tensor.data_ptr() for name, tensor in operands.items()}
-    trips = simulated("conv_int8", board).run(**pointers, **sizes, flags=flags, lowest=lowest)
+    trips = simulated("conv_int8", board).run(**pointers, **g.arguments(), flags=flags, lowest=lowest)
     exact = torch.nn.functional.conv2d(
         x.double(), w.double(), None, (g.stride_h, g.stride_w), (g.padding_h, g.padding_w), (g.dilation_h, g.dilation_w)
     ).long()
@@ -92,9 +91,8 @@ def test_fp32_is_as_close_to_fp64_as_torch_is_and_makes_the_modelled_trips(simul
         w, bias = torch.randn(g.K * outputs, g.C * inputs, g.R, g.S), torch.randn(g.K * outputs)
         y = torch.full((g.N, g.K, g.P, g.Q, outputs), torch.nan)
         operands = {"x": packed_x(x, outputs), "w": packed_w(w, outputs, inputs), "bias": bias, "y": y}
-        sizes = {name: getattr(g, name) for name in (*vars(g), "P", "Q")}
         pointers = {name: tensor.data_ptr() for name, tensor in operands.items()}
-        trips = simulated("conv_fp32", board).run(**pointers, **sizes, flags=flags)
+        trips = simulated("conv_fp32", board).run(**pointers, **g.arguments(), flags=flags)
         assert trips == conv_fp32(boards.board(board), g, bool(flags & BIAS)).trips
 
         by_torch = {}
@@ -125,6 +123,31 @@ def test_planned_tiles_of_scaled_down_resnet_layers_are_exact(simulated, g: Geom
     y, trips, exact, _ = run(simulated, "pynq-z2", tiled, RAW)
     assert torch.equal(y.long(), exact)
     assert trips == conv_int8(boards.board("pynq-z2"), tiled, raw=True).trips
+
+
+def test_groups_are_launches_on_parts_of_the_channels(simulated):
+    """Two groups of one word of channels into two blocks each, and two images, so that a group's images lie apart."""
+    array = boards.board("pynq-z2").sizes["conv_fp32"]
+    outputs, inputs = array["outputs"], array["inputs"]
+    g = Geometry(2, 6, 5, 1, 2, 3, 3, padding_h=1, padding_w=1, tile_n=1, tile_p=3, tile_q=5, C_total=2, K_total=4)
+    torch.manual_seed(0)
+    x, w = (
+        torch.randint(-9, 9, (2, 2 * inputs, 6, 5)).float(),
+        torch.randint(-9, 9, (4 * outputs, inputs, 3, 3)).float(),
+    )
+    y = torch.full((2, 4, g.P, g.Q, outputs), torch.nan)
+    x_packed = packed_x(x, outputs)
+    for group in range(2):
+        w_packed = packed_w(w[group * 2 * outputs :][: 2 * outputs], outputs, inputs)
+        simulated("conv_fp32", "pynq-z2").run(
+            x=x_packed[:, group * inputs // outputs :].data_ptr(),
+            w=w_packed.data_ptr(),
+            bias=0,
+            y=y[:, group * 2 :].data_ptr(),
+            **g.arguments(),
+            flags=0,
+        )
+    assert torch.equal(unpacked_y(y), torch.nn.functional.conv2d(x, w, None, padding=1, groups=2))
 
 
 @pytest.mark.parametrize("name", boards.names())

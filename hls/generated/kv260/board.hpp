@@ -23,7 +23,7 @@ constexpr int kConvFp32InputWords = 2048;
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0x7baa356200000001ull;
 constexpr uint64_t kReduceIdentity = 0x118b56a600000001ull;
-constexpr uint64_t kConvFp32Identity = 0x497e2f9000000001ull;
-constexpr uint64_t kConvInt8Identity = 0x2994cf7400000001ull;
+constexpr uint64_t kConvFp32Identity = 0x14882eea00000001ull;
+constexpr uint64_t kConvInt8Identity = 0x098f44e900000001ull;
 
 }  // namespace accelops

@@ -23,7 +23,7 @@ constexpr int kConvFp32InputWords = 2048;
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0xffa58ffd00000001ull;
 constexpr uint64_t kReduceIdentity = 0xf567430e00000001ull;
-constexpr uint64_t kConvFp32Identity = 0x282f558900000001ull;
-constexpr uint64_t kConvInt8Identity = 0xcb02e92400000001ull;
+constexpr uint64_t kConvFp32Identity = 0x0af2cd8d00000001ull;
+constexpr uint64_t kConvInt8Identity = 0xcdbbfde700000001ull;
 
 }  // namespace accelops

@@ -23,7 +23,7 @@ constexpr int kConvFp32InputWords = 4096;
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0x0a74193600000001ull;
 constexpr uint64_t kReduceIdentity = 0xcb2499cd00000001ull;
-constexpr uint64_t kConvFp32Identity = 0x3f1f39a400000001ull;
-constexpr uint64_t kConvInt8Identity = 0xc87e84ad00000001ull;
+constexpr uint64_t kConvFp32Identity = 0x727642d100000001ull;
+constexpr uint64_t kConvInt8Identity = 0x0f2593ef00000001ull;
 
 }  // namespace accelops

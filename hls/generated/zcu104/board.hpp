@@ -23,7 +23,7 @@ constexpr int kConvFp32InputWords = 4096;
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0x7baa356200000001ull;
 constexpr uint64_t kReduceIdentity = 0x118b56a600000001ull;
-constexpr uint64_t kConvFp32Identity = 0x42d1dd4000000001ull;
-constexpr uint64_t kConvInt8Identity = 0x3263870000000001ull;
+constexpr uint64_t kConvFp32Identity = 0x3b38fedd00000001ull;
+constexpr uint64_t kConvInt8Identity = 0xd3b4591100000001ull;
 
 }  // namespace accelops

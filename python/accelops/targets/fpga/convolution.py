@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import product
 
@@ -20,7 +20,8 @@ ENGINES = {"conv_int8": 8, "conv_fp32": 32}  # bits of an element
 
 @dataclass(frozen=True)
 class Geometry:
-    """The scalar arguments of hls/conv/kernel_*.json by their names. Tiles of 0 are to be planned."""
+    """The scalar arguments of hls/conv/kernel_*.json by their names. Tiles of 0 are to be planned; C_total and K_total, all
+    that an image has, are 0 where that is C and K."""
 
     N: int
     H: int
@@ -38,6 +39,13 @@ class Geometry:
     tile_n: int = 0
     tile_p: int = 0
     tile_q: int = 0
+    C_total: int = 0
+    K_total: int = 0
+
+    def arguments(self) -> dict[str, int]:
+        """As the kernels take them."""
+        totals = {"C_total": self.C_total or self.C, "K_total": self.K_total or self.K}
+        return asdict(self) | {"P": self.P, "Q": self.Q} | totals
 
     @property
     def P(self) -> int:
