@@ -173,7 +173,8 @@ extern "C" void adam(const Beat* grad, const Beat* weight, const Beat* exp_avg, 
   using namespace accelops;
   *identity = kAdamIdentity;
   const bool amsgrad = flags & kAmsgrad, bf16 = flags & kBf16;
-  const Factors f = {grad_factor, l2, decay, beta1_rest, beta2, beta2_rest, step_size, inv_root_correction2, eps, amsgrad, bf16};
+  const Factors f = {grad_factor, l2, decay, beta1_rest, beta2, beta2_rest, step_size, inv_root_correction2,
+                     eps, amsgrad, bf16};
   const uint32_t beats = beats_of(numel, kFloats), half_beats = beats_of(numel, kHalves);
   pass(grad, weight, exp_avg, exp_avg_sq, max_exp_avg_sq, weight_out, exp_avg_out, exp_avg_sq_out, max_exp_avg_sq_out,
        rounded_out, numel, bf16 ? half_beats : beats, beats, amsgrad ? beats : 0, bf16 ? half_beats : 0, f);

@@ -43,7 +43,8 @@ void run(Testbench& bench, const Problem& problem) {
       for (uint32_t rank = 1; rank < problem.ranks && i < d[3]; ++rank)
         sum += flats.value((d[0] + rank * d[1]) * wire_lanes + i);
       const float scaled = i < d[3] ? scale * sum : 0;
-      bench.same("out", d[2] * out_lanes + i, out.get(d[2] * out_lanes + i), problem.out_bf16 ? nearest_bf16(scaled) : bits_of(scaled));
+      const uint32_t at = d[2] * out_lanes + i, expected = problem.out_bf16 ? nearest_bf16(scaled) : bits_of(scaled);
+      bench.same("out", at, out.get(at), expected);
     }
   }
   out.check_end(bench, "out");
@@ -58,7 +59,8 @@ int main(int argc, char** argv) {
   using accelops::kReduceTileBeats;
   accelops::Testbench bench("reduce", argc, argv);
   const uint32_t tile = uint32_t(kReduceTileBeats * accelops::kFloats);
-  const std::vector<std::vector<uint32_t>> buckets = {{}, {0}, {1}, {0, 7, 0, 33, 64, 1}, {tile, 5, 2 * tile + 1 + bench.below(tile)}};
+  const std::vector<std::vector<uint32_t>> buckets = {
+      {}, {0}, {1}, {0, 7, 0, 33, 64, 1}, {tile, 5, 2 * tile + 1 + bench.below(tile)}};
   for (const auto& numels : buckets)
     for (uint32_t ranks : {1u, 2u, 5u})
       for (int dtypes = 0; dtypes < 4; ++dtypes) accelops::run(bench, {numels, ranks, (dtypes & 1) != 0, (dtypes & 2) != 0});

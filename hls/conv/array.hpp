@@ -29,6 +29,7 @@ void fill(Tiles& tiles, Blocks& from, Block patch[kBlocks][kInputWords], Tile& t
 typedef Element WeightSet[kBlock][kInputs];
 
 constexpr int kWeightBeats = kBlock * kBlocks * kBlockBeats;
+static_assert(kWeightBeats >= 16, "a tap takes 16 cycles at least: the distance that multiply's DEPENDENCE promises");
 
 void put_weights(WeightSet& weights, int index, const Beat& beat) {
 #pragma HLS INLINE
@@ -77,8 +78,7 @@ struct Walk {
 };
 
 // II=1: the first weights, kWeightBeats trips; then, for each tap of each block of outputs, as many trips as the tile has
-// pixels or the next weights have beats, whichever is more (so many at least that a sum is complete when the next tap adds
-// to it).
+// pixels or the next weights have beats, whichever is more: enough for a sum to be complete when the next tap adds to it.
 void multiply(const Block patch[kBlocks][kInputWords], Tile tile, Beats& from, SumBlocks& to, Geometry g) {
   Sum partial[kTilePixels][kBlock];
 #pragma HLS ARRAY_RESHAPE variable=partial complete dim=2

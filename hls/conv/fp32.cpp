@@ -105,8 +105,8 @@ extern "C" void conv_fp32(const Beat* x, const Beat* w, const Beat* bias, Beat* 
 #pragma HLS INTERFACE mode=s_axilite port=return
   using namespace accelops;
   *identity = kConvFp32Identity;
-  const Geometry g = {N,         H,          W,          C,      K,      R,      S,       P,       Q,     stride_h, stride_w, padding_h,
-                      padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q, C_total, K_total, flags, 0};
+  const Geometry g = {N, H, W, C, K, R, S, P, Q, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
+                      tile_n, tile_p, tile_q, C_total, K_total, flags, 0};
   const uint32_t count = tiles_of(g);
   if (count) convolve(x, w, bias, y, count, kBlockBeats, g);
 }

@@ -124,8 +124,8 @@ extern "C" void conv_int8(const Beat* x, const Beat* w, const Beat* scale, Beat*
 #pragma HLS INTERFACE mode=s_axilite port=return
   using namespace accelops;
   *identity = kConvInt8Identity;
-  const Geometry g = {N,         H,          W,          C,      K,      R,      S,       P,       Q,     stride_h, stride_w, padding_h,
-                      padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q, C_total, K_total, flags, lowest};
+  const Geometry g = {N, H, W, C, K, R, S, P, Q, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
+                      tile_n, tile_p, tile_q, C_total, K_total, flags, lowest};
   const uint32_t count = tiles_of(g), out_beats = flags & kRaw ? kScaleBeats : kBlockBeats;
   if (count) convolve(x, w, scale, y, count, out_beats, g);
 }

@@ -25,7 +25,8 @@ int8_t byte_at(const std::vector<Beat>& beats, size_t i) {
   return int8_t(uint8_t(uint64_t(beats[i / (kPortBits / 8)].range(8 * lane + 7, 8 * lane))));
 }
 
-int32_t sum_of(const Layer& l, const std::vector<Beat>& x, const std::vector<Beat>& w, uint32_t n, uint32_t k, uint32_t p, uint32_t q) {
+int32_t sum_of(const Layer& l, const std::vector<Beat>& x, const std::vector<Beat>& w, uint32_t n, uint32_t k, uint32_t p,
+               uint32_t q) {
   int32_t sum = 0;
   for (uint32_t r = 0; r < l.R; ++r)
     for (uint32_t s = 0; s < l.S; ++s) {
@@ -39,7 +40,8 @@ int32_t sum_of(const Layer& l, const std::vector<Beat>& x, const std::vector<Bea
 
 int32_t requantised(int32_t sum, const Array& scale, uint32_t k, int32_t lowest) {
   const uint32_t at = k / kBlock * 3 * kBlock + k % kBlock;
-  const int32_t bias = int32_t(scale.get(at)), multiplier = int32_t(scale.get(at + kBlock)), shift = int32_t(scale.get(at + 2 * kBlock));
+  const int32_t bias = int32_t(scale.get(at)), multiplier = int32_t(scale.get(at + kBlock));
+  const int32_t shift = int32_t(scale.get(at + 2 * kBlock));
   const long double exact = std::ldexp((long double)((int64_t(sum) + bias) * multiplier), -(31 + shift));
   return int32_t(std::min(127.0L, std::max((long double)lowest, std::floor(exact + 0.5L))));
 }
@@ -59,7 +61,8 @@ void run(Testbench& bench, const Layer& l, bool raw, int32_t lowest) {
   Array y(l.N * l.K * kBlock * P * Q, raw ? 32 : 8);
   uint64_t identity = 0;
   conv_int8(x.data(), w.data(), scale.data(), y.data(), l.N, l.H, l.W, l.C, l.K, l.R, l.S, P, Q, l.stride_h, l.stride_w,
-            l.padding_h, l.padding_w, l.dilation_h, l.dilation_w, l.tile_n, l.tile_p, l.tile_q, l.C, l.K, raw ? kRaw : 0, lowest, &identity);
+            l.padding_h, l.padding_w, l.dilation_h, l.dilation_w, l.tile_n, l.tile_p, l.tile_q, l.C, l.K,
+            raw ? kRaw : 0, lowest, &identity);
   for (uint32_t n = 0; n < l.N; ++n)
     for (uint32_t k = 0; k < l.K * kBlock; ++k)
       for (uint32_t p = 0; p < P; ++p)

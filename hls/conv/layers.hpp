@@ -35,7 +35,8 @@ inline size_t y_at(const Layer& l, uint32_t n, uint32_t k, uint32_t p, uint32_t 
 }
 
 // Row p * stride + r * dilation - padding of the input; false where it is beyond the image.
-inline bool input_at(uint32_t p, uint32_t r, uint32_t stride, uint32_t dilation, uint32_t padding, uint32_t extent, uint32_t& h) {
+inline bool input_at(uint32_t p, uint32_t r, uint32_t stride, uint32_t dilation, uint32_t padding, uint32_t extent,
+                     uint32_t& h) {
   h = p * stride + r * dilation - padding;  // below zero it wraps to a number beyond any extent
   return h < extent;
 }

@@ -7,8 +7,8 @@
 //   y      N, K blocks, P, Q, kBlock
 // Channels come in blocks of kBlock, padded with zeros to whole words of kInputs: C counts words of input channels, K blocks
 // of output channels. A launch may work on some of the channels of a tensor, as one group does: C_total words and K_total
-// blocks are all that an image has, x and y are the addresses of the launch's first. Outputs are made in tiles of tile_n images, tile_p rows, tile_q columns: at most kTilePixels pixels,
-// whose inputs take at most kInputWords words.
+// blocks are all that an image has, x and y the addresses of the launch's first. Outputs are made in tiles of tile_n images,
+// tile_p rows, tile_q columns: at most kTilePixels pixels, whose inputs take at most kInputWords words.
 #pragma once
 
 #include <hls_stream.h>
