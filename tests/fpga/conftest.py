@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import cache
 
@@ -20,6 +21,8 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
 
     @cache
     def compiled(kernel: str, board: str) -> Simulated:
+        if shutil.which("g++") is None:
+            pytest.skip("needs g++")
         folder = tmp_path_factory.mktemp("csim")
         return Simulated(kernels()[kernel], compile_kernel(kernels()[kernel], boards.board(board), folder))
 

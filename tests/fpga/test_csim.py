@@ -32,6 +32,9 @@ BREAKS = [
 
 
 def make(hls: Path, build: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    missing = [program for program in ("make", "g++") if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"needs {' and '.join(missing)}")
     command = ["make", "-C", str(hls), f"BUILD={build}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
