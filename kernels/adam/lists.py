@@ -71,7 +71,8 @@ class Lists:
         return [getattr(self, f.name) for f in fields(self)]
 
     def spec(self, stochastic: bool = False) -> AdamSpec:
-        """The Spec of the step, with stochastic rounding or without. Raises ValueError where `table.why` says that no kernel can read the lists."""
+        """The Spec of the step, with stochastic rounding or without. Raises ValueError where `table.why` says that no kernel
+        can read the lists."""
         table = self.table
         if table.why:
             raise ValueError(f"adam: {table.why}")

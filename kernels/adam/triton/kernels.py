@@ -196,9 +196,8 @@ def step_run(
         p *= decay
         m += (g - m) * beta1_rest
         v = v * beta2 + beta2_rest * g * g
-        if (
-            not QUANTISED
-        ):  # at once, which frees their registers; encoding wants more, and comes when all others are free
+        # At once, which frees their registers; encoding wants more, and comes when all others are free.
+        if not QUANTISED:
             tl.store(exp_avg + i, m.to(MOMENT), mask=inside)
             tl.store(exp_avg_sq + i, v.to(MOMENT), mask=inside)
         if AMSGRAD:
