@@ -12,10 +12,12 @@ every step, so that one that is cut short has lost nothing but its end; what tim
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib.util
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -27,22 +29,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def use_this_tree() -> None:
-    """Import accelops from the source tree where it is not installed: its kernels stand beside it there."""
-    tree = ROOT / "python"
-    sys.path.append(str(tree))
-    found = importlib.util.find_spec("accelops")
-    if found is None or found.origin is None or tree not in Path(found.origin).parents:
+    """Where accelops is not installed: a folder in which this source tree's parts lie as an installation puts them, for
+    this process and those that it starts."""
+    if importlib.util.find_spec("accelops") is not None:
         return
-    folder = ROOT / "kernels"
-    spec = importlib.util.spec_from_file_location(
-        "accelops.kernels", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    assert spec is not None and spec.loader is not None
-    kernels = sys.modules["accelops.kernels"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(kernels)
-    import accelops
-
-    accelops.kernels = kernels
+    folder = Path(tempfile.mkdtemp(prefix="accelops-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    package = folder / "accelops"
+    package.mkdir()
+    for part in (*(ROOT / "python" / "accelops").iterdir(), ROOT / "kernels", ROOT / "hls"):
+        if not (package / part.name).exists():
+            (package / part.name).symlink_to(part)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
 
 
 use_this_tree()
@@ -145,7 +144,7 @@ def lists(report: Report, arguments: argparse.Namespace) -> None:
 
 def overhead(report: Report, arguments: argparse.Namespace) -> None:
     """What a rerouted call costs on the host."""
-    bench(report, "overhead", Setting(arguments.device), 30)
+    bench(report, "overhead", Setting(arguments.device, target="triton"), 30)
 
 
 def steps(report: Report, arguments: argparse.Namespace) -> None:
