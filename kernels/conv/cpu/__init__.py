@@ -14,6 +14,7 @@ from typing import Any
 from accelops import _native
 
 from .. import native
+from ..families import refusals
 from ..spec import ConvSpec
 from . import depthwise, grouped, pointwise
 
@@ -23,13 +24,7 @@ Config = depthwise.Config | grouped.Config | pointwise.Config
 
 def unsupported(spec: ConvSpec) -> list[str]:
     """Why no family serves `spec`: each family's reasons, led by its name; empty if one does."""
-    reasons: list[str] = []
-    for name, family in FAMILIES.items():
-        refusals = family.unsupported(spec)
-        if not refusals:
-            return []
-        reasons += [f"{name}: {refusal}" for refusal in refusals]
-    return reasons
+    return refusals(FAMILIES, spec)
 
 
 def configs(spec: ConvSpec) -> list[Config]:
@@ -41,8 +36,7 @@ def heuristic(spec: ConvSpec) -> tuple[Config | None, str]:
     """The Config that beats torch on `spec`, or None, and why."""
     reasons: list[str] = []
     for name, family in FAMILIES.items():
-        refusals = family.unsupported(spec)
-        if refusals:
+        if family.unsupported(spec):
             continue
         config, why = family.heuristic(spec)
         if config is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from accelops.targets import triton as gpu
 from accelops.targets.triton_replay import Replay
 
+from ..families import refusals
 from ..spec import ConvSpec
 from . import boxes, dense, depthwise, grouped, pointwise, stem
 from .gemm import precision
@@ -34,13 +35,7 @@ def unsupported(spec: ConvSpec) -> list[str]:
         return [f"runs on {gpu.devices()[0]} tensors, not on {spec.device}"]
     if spec.dtype not in DTYPES:
         return [f"dtype {spec.dtype}: only {', '.join(DTYPES)}"]
-    reasons: list[str] = []
-    for name, family in FAMILIES.items():
-        refusals = family.unsupported(spec)
-        if not refusals:
-            return []
-        reasons += [f"{name}: {refusal}" for refusal in refusals]
-    return reasons
+    return refusals(FAMILIES, spec)
 
 
 def configs(spec: ConvSpec) -> list[Any]:

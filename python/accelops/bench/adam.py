@@ -64,10 +64,8 @@ def problems(device: str) -> list[Problem]:
 
 
 @cache
-def missing_peer(device: str) -> str | None:
-    """Why DeepSpeed's CPUAdam, a peer on the CPU, is not measured; None where it is, or has no place."""
-    if device != "cpu":
-        return None
+def missing_peer() -> str | None:
+    """Why DeepSpeed's CPUAdam is not measured, None where it is."""
     try:
         with contextlib.redirect_stdout(sys.stderr):  # it greets on stdout, which belongs to --json
             from deepspeed.ops.adam import DeepSpeedCPUAdam
@@ -101,7 +99,7 @@ def _measure(problem: Problem, setting: Setting, ceilings: Ceilings, seconds: fl
             _step(ours, parameters, problem.options | problem.beyond), lambda: _rerouted(setting.target)
         ),
     }
-    if problem.peer and setting.device == "cpu" and missing_peer("cpu") is None:
+    if problem.peer and setting.device == "cpu" and missing_peer() is None:
         variants[PEER] = Variant(_peer_step(problem, parameters))
     selections = selections_of(variants["accelops"])
     times = interleaved(variants, seconds, setting.device)

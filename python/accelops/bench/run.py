@@ -129,7 +129,8 @@ def _jobs(suite: str, setting: Setting) -> tuple[list[Job], list[str]]:
     if suite in suites.NETWORKS:
         return conv.jobs(suite, setting), []
     if suite == "adam":
-        return adam.jobs(setting), [note for note in [adam.missing_peer(setting.device)] if note]
+        missing = adam.missing_peer() if setting.device == "cpu" else None
+        return adam.jobs(setting), [missing] if missing else []
     if suite == "bucket":
         return bucket.jobs(setting), []
     if suite == "fused":

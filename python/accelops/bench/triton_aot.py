@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from accelops.kernels.spec import Spec
-from accelops.targets.triton import ARCHITECTURES, launching
+from accelops.targets.triton import ARCHITECTURES, Launch, launching, recorded
 
 _COMPILER_TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -72,7 +72,7 @@ def compile_for(architecture: str, specs: Iterable[Spec]) -> Iterator[Compiled]:
     try:
         for spec in specs:
             for config, launch in _launches(architecture, spec):
-                yield _compiled(architecture, spec, config, *launch)
+                yield _compiled(architecture, spec, config, launch)
     finally:
         triton.runtime.driver._active = before
 
@@ -105,26 +105,20 @@ def summary(compiled: Sequence[Compiled]) -> dict[str, Any]:
     }
 
 
-Launch = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]
-
-
 def _launches(architecture: str, spec: Spec) -> Iterator[tuple[Any, Launch]]:
     module = import_module(f"accelops.kernels.{spec.op}.triton")
     operands = import_module(f"accelops.kernels.{spec.op}.operands").operands(spec)
-    seen: list[Launch] = []
-    with launching(lambda kernel, grid, *a, **k: seen.append((kernel, grid, a, k)), ARCHITECTURES[architecture]):
+    with launching(lambda *arguments, **constants: None, ARCHITECTURES[architecture]):
         for config in module.configs(spec):
-            seen.clear()
-            module.run(config, spec, *operands)
-            yield from ((config, launch) for launch in seen)
+            with recorded() as launches:
+                module.run(config, spec, *operands)
+            yield from ((config, launch) for launch in launches)
 
 
-def _compiled(
-    architecture: str, spec: Spec, config: Any, kernel: Any, grid: tuple[int, ...], arguments: Any, constants: Any
-) -> Compiled:
-    what = (spec.op, kernel.__name__, str(config), spec.to_json(), architecture)
+def _compiled(architecture: str, spec: Spec, config: Any, launch: Launch) -> Compiled:
+    what = (spec.op, launch.kernel.__name__, str(config), spec.to_json(), architecture)
     try:
-        made = kernel.warmup(*arguments, grid=grid, enable_fp_fusion=True, **constants)
+        made = launch.kernel.warmup(*launch.arguments, grid=launch.grid, enable_fp_fusion=True, **launch.constants)
     except Exception as error:  # whatever a compiler raises is its verdict
         return Compiled(*what, error=f"{type(error).__name__}: {error}")
     registers, spilled = _nvidia(made.asm["cubin"]) if "cubin" in made.asm else _amd(made.asm["amdgcn"])

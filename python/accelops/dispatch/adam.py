@@ -19,7 +19,7 @@ from accelops.kernels.adam.lists import Hyper, Lists
 from accelops.targets import TARGETS, TargetUnavailable
 
 from . import tuned
-from .select import Selection, _observers, asked_target, cached_by, select
+from .select import Selection, asked_target, cached_by, is_observed, select
 
 Scalar = float | Tensor
 
@@ -70,16 +70,16 @@ def adam(
         eps=eps,
         maximize=maximize,
     )
-    if torch.compiler.is_compiling() or not ((params and params[0].is_cpu) or _may_be_ours(params)):
+    if torch.compiler.is_compiling() or not _may_be_ours(params):
         aten.functional(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps, **options)
     else:
         step(lists, options, among=among, unscale=grad_scale is not None)
 
 
 def _may_be_ours(params: list[Tensor]) -> bool:
-    """Whether a step that is not on the CPU may be anyone's but torch's: no heuristic takes such a step unmeasured, and to
+    """Whether a step may be anyone's but torch's. On other devices than the CPU no heuristic takes one unmeasured, and to
     read its tensors takes up to 1 us of each."""
-    if not params or asked_target() or _observers:
+    if not params or params[0].is_cpu or asked_target() or is_observed():
         return True
     device = params[0].device.type
     known = _tabled.get(device)
@@ -119,7 +119,8 @@ def step(
         on_host = not part.params or part.params[0].is_cpu
         if on_host and options["found_inf"] is not None and options["found_inf"].item():
             continue
-        hyper = (_hyper if on_host else _hyper_on_device)(part, options, clip, ema_decay, seed)
+        rest = (options, clip, ema_decay, seed)
+        hyper = _hyper(*rest) if on_host else _hyper_on_device(part.params[0].device, *rest)
         if selection is None:
             aten.compose(part, hyper)
         else:
@@ -139,9 +140,7 @@ def grad_norm(lists: Lists) -> Tensor:
 _COLUMNS = ("params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "state_steps")
 
 
-def _hyper(
-    part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None, seed: int | None
-) -> Hyper:
+def _hyper(options: dict[str, Any], clip: float | Tensor, ema_decay: float | None, seed: int | None) -> Hyper:
     scale = options["grad_scale"]
     return Hyper(
         lr=float(options["lr"]),
@@ -158,10 +157,9 @@ def _hyper(
 
 
 def _hyper_on_device(
-    part: Lists, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None, seed: int | None
+    device: torch.device, options: dict[str, Any], clip: float | Tensor, ema_decay: float | None, seed: int | None
 ) -> Hyper:
     """What the device knows it reads itself."""
-    device = part.params[0].device
 
     def there(given: Any) -> Any:
         return given.to(device, non_blocking=True) if isinstance(given, Tensor) and not given.is_cpu else given
@@ -169,7 +167,7 @@ def _hyper_on_device(
     plain = {**options, "grad_scale": None, "lr": 0.0}
     lr = options["lr"]
     return replace(
-        _hyper(part, plain, 1.0, ema_decay, seed),
+        _hyper(plain, 1.0, ema_decay, seed),
         lr=there(lr) if isinstance(lr, Tensor) and not lr.is_cpu else float(lr),
         grad_factor=there(clip),
         grad_scale=there(options["grad_scale"]),

@@ -136,6 +136,13 @@ def select(spec: Spec, target: str | None = None, among: tuple[str, ...] = TARGE
 
 
 _observers: list[set[Spec]] = []
+
+
+def is_observed() -> bool:
+    """Whether someone collects the Specs of all calls."""
+    return bool(_observers)
+
+
 _caches: list[Any] = []  # objects with `clear`, in which others keep Selections by keys of their own
 
 
