@@ -228,7 +228,7 @@ class Driver:
     def _found(self, kernel: str) -> Overlay:
         if self.loaded is not None and kernel in self.loaded.kernels:
             return self.loaded
-        return overlay.find(self.board, kernel, self._overlays)
+        return overlay.find(self.board, kernel, self._overlays, emulated=self.emulated)
 
     def _check_identity(self, kernel: Kernel, loaded: Overlay) -> None:
         """One start with nothing to do: only then are VERSION and CONFIG_HASH valid."""
@@ -262,7 +262,7 @@ class Driver:
 
     def _deadline(self, estimate: Estimate) -> float:
         simulating = estimate.cycles * self.emulation.seconds_per_cycle if self.emulation else 0.0
-        return max(SHORTEST_DEADLINE, PATIENCE * estimate.seconds) + PATIENCE * simulating
+        return max(SHORTEST_DEADLINE, PATIENCE * estimate.seconds) + simulating
 
     def _dump(self, kernel: Kernel, words: bytes, waited: float) -> str:
         base = overlay.base_address(self.board, kernel.top)

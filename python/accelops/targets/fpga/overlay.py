@@ -28,7 +28,9 @@ VENDOR = "xilinx.com:hls:"  # of the kernels' VLNV, as Vitis HLS packages them
 
 
 def cache_folder() -> Path:
-    return user_cache_path("accelops", appauthor=False) / "overlays"
+    """Below $ACCELOPS_CACHE, else the platform's cache folder for accelops."""
+    asked = os.environ.get("ACCELOPS_CACHE")
+    return (Path(asked) if asked else user_cache_path("accelops")) / "overlays"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Overlay:
         return self.bit.with_suffix(".hwh")
 
     @cached_property
+    def emulated(self) -> bool:
+        """Whether it holds no logic and serves an emulated board alone."""
+        return EMULATED in self.bit.read_bytes()
+
+    @cached_property
     def digest(self) -> str:
         """Of both files' contents."""
         return hashlib.sha256(self.bit.read_bytes() + self.hwh.read_bytes()).hexdigest()
@@ -57,8 +64,8 @@ def base_address(board: Board, kernel: str) -> int:
 
 
 def opened(board: Board, bit: Path) -> Overlay:
-    """The overlay in `bit`. Raises OverlayMismatch where a file is missing or damaged, they do not belong together, or
-    they are not for `board`."""
+    """The overlay in `bit`. Raises OverlayMismatch where a file is missing or damaged, both do not belong together, or they
+    are not for `board`."""
     hwh = bit.with_suffix(".hwh")
     for path, made in ((bit, "the bitstream"), (hwh, "the hardware handoff that Vivado writes with the bitstream")):
         if not path.is_file():
@@ -130,11 +137,12 @@ def _handoff(hwh: Path) -> tuple[dict[str, str], dict[str, int]]:
     return dict(system.attrib) if system is not None else {}, {k: placed[k] for k in kernels() if k in placed}
 
 
-def find(board: Board, kernel: str, given: Path | None = None) -> Overlay:
-    """The first overlay for `board` that holds `kernel`. Raises OverlayMismatch with what was looked at and why none
-    serves; a bitstream that the user named itself must serve, or the reason is raised at once."""
+def find(board: Board, kernel: str, given: Path | None = None, emulated: bool = False) -> Overlay:
+    """The first overlay for `board` that holds `kernel`; for an emulated board that nobody gave one, it is written into
+    the cache folder. Raises OverlayMismatch with what was looked at and why none serves; a bitstream that the user named
+    itself must serve, or the reason is raised at once."""
     looked: list[str] = []
-    for bit in _bitstreams(given, looked):
+    for bit in _bitstreams(given, emulated, looked):
         try:
             found = opened(board, bit)
         except OverlayMismatch as mismatch:
@@ -142,27 +150,40 @@ def find(board: Board, kernel: str, given: Path | None = None) -> Overlay:
                 raise
             looked.append(str(mismatch))
             continue
-        if kernel in found.kernels:
+        if kernel in found.kernels and found.emulated == emulated:
             return found
-        looked.append(f"{bit} holds {', '.join(found.kernels)}")
+        looked.append(f"{bit} holds {', '.join(found.kernels)}{' for emulation' if found.emulated else ''}")
+    if emulated and given is None:
+        return _written(board, kernel)
     raise OverlayMismatch(
         f"no overlay of {board.name} with the kernel {kernel}; looked at: {'; '.join(looked)}. Build one (make -C hls bit "
-        f"BOARD={board.name} KERNELS='{' '.join(_together(board, kernel))}') and give its path or set {FOLDER_VARIABLE}"
+        f"BOARD={board.name} KERNELS='{' '.join(_together(board, kernel)[1])}') and give its path or set {FOLDER_VARIABLE}"
     )
 
 
-def _together(board: Board, kernel: str) -> tuple[str, ...]:
-    return next((of_one for of_one in board.overlays.values() if kernel in of_one), (kernel,))
+def _together(board: Board, kernel: str) -> tuple[str, tuple[str, ...]]:
+    """The overlay that the board's description puts `kernel` into: its name and its kernels."""
+    return next((name, of_one) for name, of_one in board.overlays.items() if kernel in of_one)
 
 
-def _bitstreams(given: Path | None, looked: list[str]) -> Iterator[Path]:
-    """In the order of search; what is looked at and is empty is added to `looked`."""
+def _written(board: Board, kernel: str) -> Overlay:
+    from .emulator import handoff
+
+    name, of_one = _together(board, kernel)
+    return opened(board, handoff.write(board, of_one, cache_folder() / "emulated", f"{board.name}-{name}"))
+
+
+def _bitstreams(given: Path | None, emulated: bool, looked: list[str]) -> Iterator[Path]:
+    """In the order of search; what is looked at and is empty is added to `looked`. The cache folder holds emulated ones that
+    may be of another version, so they are written anew instead of being looked at."""
     if given is not None and given.suffix == ".bit":
         yield given
         return
     variable = os.environ.get(FOLDER_VARIABLE)
-    folders = [folder for folder in (given, Path(variable) if variable else None, cache_folder()) if folder]
+    folders = [given, Path(variable) if variable else None, None if emulated else cache_folder()]
     for folder in folders:
+        if folder is None:
+            continue
         found = sorted(folder.rglob("*.bit")) if folder.is_dir() else []
         if not found:
             looked.append(f"{folder} (no .bit there)")
