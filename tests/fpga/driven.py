@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from accelops.targets import fpga
 from accelops.targets.fpga import boards
-from accelops.targets.fpga.driver import Driver
+from accelops.targets.fpga.driver import Driver, Launch
 from accelops.targets.fpga.emulator.machine import Machine
 
 from .in_process import InProcess
@@ -27,6 +29,20 @@ def driving(board: str) -> Iterator[Driver]:
         pytest.skip("needs g++")
     with fpga.on(_driver(board)) as driver:
         yield driver
+
+
+@contextmanager
+def recorded(driver: Driver) -> Iterator[list[Launch]]:
+    """Collects the launches that are made meanwhile."""
+    made: list[Launch] = []
+    run = driver.run
+
+    def noted(*args: Any, **more: Any) -> Launch:
+        made.append(run(*args, **more))
+        return made[-1]
+
+    with patch.object(driver, "run", noted):
+        yield made
 
 
 @cache
