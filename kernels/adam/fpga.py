@@ -4,21 +4,25 @@ They lie one after the other in flat arrays on the board, as many as fit into a 
 28 bytes an element there. All arithmetic is fp32: what is narrower is widened on the way to the board and rounded once on
 the way back, but for bf16 parameters with fp32 masters, whose gradients and rounded values the kernel takes and gives as
 bf16. Where parameters are averaged, the host does that, with the values that come back.
+
+Of fp32 tensors of the device "fpga" each parameter is stepped where its tensors lie, by a launch of its own: nothing moves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
-from accelops.targets import fpga
 from accelops.targets.fpga import model
+from accelops.targets.fpga.device import residence
 
 from . import native
 from .lists import Hyper, Lists
@@ -34,7 +38,8 @@ class Config:
 
 
 def unsupported(spec: AdamSpec) -> list[str]:
-    return native.unsupported(spec, ("float32", "bfloat16", "float16", "complex64"))
+    on_host = replace(spec, device="cpu") if spec.device == "fpga" else spec
+    return native.unsupported(on_host, ("float32", "bfloat16", "float16", "complex64"))
 
 
 def configs(spec: AdamSpec) -> list[Config]:
@@ -42,22 +47,83 @@ def configs(spec: AdamSpec) -> list[Config]:
 
 
 def run(config: Config, spec: AdamSpec, lists: Lists, hyper: Hyper) -> None:
-    """Step in place: parameters, state and step counts; nothing of it where a launch fails."""
+    """Step in place: parameters, state and step counts; nothing of it where a launch fails. Of the device "fpga" then nothing
+    of the parameter at which it failed: those before it are stepped and have counted it."""
+    if not lists.params:
+        return
     ordered, copied = lists.in_one_order() if lists.table.irregular else (lists, [])
-    driver = fpga.current()
+    with residence.board_of(lists.params[0]) as driver:
+        if spec.device != "fpga":
+            _step_all(driver, spec, ordered, hyper)
+        else:
+            increment_version(lists.params)  # their host's sides have no version
+            if spec.dtype in ("float32", "complex64") and not spec.master and not spec.ema:
+                _step_each_where_it_lies(spec, ordered, hyper)
+            else:  # the board works on fp32 copies, which are not what the tensors hold
+                _step_all(driver, spec, _host_sides(ordered), hyper)
+    for original, copy in copied:
+        original.copy_(copy)
+
+
+def _host_sides(lists: Lists) -> Lists:
+    return Lists(*([residence.host(t, writes=True) for t in getattr(lists, f.name)] for f in fields(lists)))
+
+
+def _step_each_where_it_lies(spec: AdamSpec, lists: Lists, hyper: Hyper) -> None:
+    for count, rows in _by_count(lists.state_steps).items():
+        factors = _factors(hyper, count)
+        for row in rows:
+            if lists.params[row].numel():
+                with residence.board_of(lists.params[row]) as driver:  # a launch needs room for one parameter's tensors
+                    _step_where_it_lies(driver, spec, lists, row, factors)
+            lists.state_steps[row].add_(1)
+
+
+def _step_where_it_lies(driver: Any, spec: AdamSpec, lists: Lists, row: int, factors: dict[str, float]) -> None:
+    """One launch on the copies that the board has of the row's tensors, or is given now."""
+    columns = {"weight": lists.params, "exp_avg": lists.exp_avgs, "exp_avg_sq": lists.exp_avg_sqs}
+    if spec.amsgrad:
+        columns["max_exp_avg_sq"] = lists.max_exp_avg_sqs
+    views = {name: _flat(residence.side(column[row])) for name, column in columns.items()}
+    state = {name: _on_board(driver, view, writes=True) for name, view in views.items()}
+    state.setdefault("max_exp_avg_sq", None)
+    out = {f"{name}_out": buffer for name, buffer in state.items()}
+    numel, flags = len(views["weight"]), AMSGRAD * spec.amsgrad
+    grad = _on_board(driver, _flat(residence.side(lists.grads[row])))
+    estimate = model.adam(driver.board, numel, spec.amsgrad, False)
+    driver.run("adam", estimate, grad=grad, rounded_out=None, **state, **out, numel=numel, flags=flags, **factors)
+    for view in views.values():
+        residence.home(view).written(view, FLAT, partial(_take, view))
+
+
+FLAT = "one number after the other"  # a layout of copies on a board
+
+
+def _on_board(driver: Any, view: Tensor, writes: bool = False) -> Any:
+    def whole_beats() -> Tensor:
+        return torch.nn.functional.pad(view, (0, -len(view) % driver.board.float_lanes))
+
+    home = residence.home(view)
+    buffer = home.read(view, FLAT, whole_beats)
+    return home.to_be_written(view, FLAT, buffer.nbytes) if writes else buffer
+
+
+def _take(view: Tensor, buffer: Any) -> None:
+    view.copy_(torch.from_numpy(buffer.read(np.float32, len(view))))
+
+
+def _step_all(driver: Any, spec: AdamSpec, lists: Lists, hyper: Hyper) -> None:
     flags = AMSGRAD * spec.amsgrad | BF16 * (spec.master and spec.dtype == "bfloat16")
     most = driver.board.ddr.bytes // PART_OF_MEMORY // (4 * (4 + spec.amsgrad))
     stepped = [
         (pieces, _step(driver, pieces, flags, _factors(hyper, count)))
-        for count, rows in _by_count(ordered.state_steps).items()
-        for pieces in _launches(ordered, rows, most)
+        for count, rows in _by_count(lists.state_steps).items()
+        for pieces in _launches(lists, rows, most)
     ]
     for pieces, found in stepped:
         _store(pieces, found, 1 - hyper.ema_decay)
     for step in lists.state_steps:
         step.add_(1)
-    for original, copy in copied:
-        original.copy_(copy)
 
 
 def _by_count(steps: Sequence[Tensor]) -> dict[float, list[int]]:

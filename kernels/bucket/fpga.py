@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from accelops.targets import fpga
 from accelops.targets.fpga import model
+from accelops.targets.fpga.device import residence
 
 from . import native
 from .layout import views
@@ -33,7 +34,7 @@ class Config:
 
 
 def unsupported(spec: BucketSpec) -> list[str]:
-    return native.unsupported(spec)
+    return native.unsupported(replace(spec, device="cpu") if spec.device == "fpga" else spec)
 
 
 def configs(spec: BucketSpec) -> list[Config]:
@@ -42,8 +43,18 @@ def configs(spec: BucketSpec) -> list[Config]:
 
 def run(config: Config, spec: BucketSpec, *operands: Any) -> None:
     """pack (tensors, flat, scale, residual or None); unpack (flat, tensors, scale); reduce (flats, out, scale)."""
-    if spec.numel:
-        {"pack": _pack, "unpack": _unpack, "reduce": _reduce}[spec.direction](*operands)
+    if not spec.numel:
+        return
+    steps, written = _STEPS[spec.direction]
+    a_tensor = operands[0] if spec.direction == "unpack" else operands[1]
+    with residence.board_of(a_tensor):
+        steps(*(_host_side(operand, writes=i in written) for i, operand in enumerate(operands)))
+
+
+def _host_side(operand: Any, writes: bool) -> Any:
+    if isinstance(operand, Tensor):
+        return residence.host(operand, writes)
+    return [residence.host(t, writes) for t in operand] if isinstance(operand, Sequence) else operand
 
 
 def _pack(tensors: Sequence[Tensor], flat: Tensor, scale: float, residual: Tensor | None) -> None:
@@ -73,6 +84,9 @@ def _unpack(flat: Tensor, tensors: Sequence[Tensor], scale: float) -> None:
 
 def _reduce(flats: Sequence[Tensor], out: Tensor, scale: float) -> None:
     out.copy_(_sum(flats, scale, out.dtype))
+
+
+_STEPS = {"pack": (_pack, (1, 3)), "unpack": (_unpack, (1,)), "reduce": (_reduce, (1,))}  # and the operands that they write
 
 
 def _sum(flats: Sequence[Tensor], scale: float, dtype: torch.dtype) -> Tensor:

@@ -12,12 +12,15 @@ from accelops.dispatch.tune import tune
 from accelops.targets import TargetUnavailable
 from accelops.targets.cpu.memory import keep_memory
 
-__all__ = ["TargetUnavailable", "disable", "enable", "enabled", "explain", "keep_memory", "tune", "use"]
+__all__ = ["TargetUnavailable", "disable", "enable", "enabled", "explain", "fpga_device", "keep_memory", "tune", "use"]
 _FACES = ("data", "distributed", "functional", "nn", "optim")
 
 
 def __getattr__(name: str) -> Any:
-    """The faces are imported when they are first used: `accelops.nn`, `accelops.optim` and the others."""
+    """The faces are imported when they are first used: `accelops.nn`, `accelops.optim` and the others; and the device of
+    FPGA boards."""
     if name in _FACES:
         return import_module(f"accelops.{name}")
+    if name == "fpga_device":
+        return import_module("accelops.dispatch.fpga_device").fpga_device
     raise AttributeError(f"module 'accelops' has no attribute {name!r}")

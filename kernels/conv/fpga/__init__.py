@@ -4,6 +4,9 @@ Every direction is made of correlations (engine.py), as targets/fpga/gradients.p
 ReLU on the way out; the gradient of the large side one for each phase of the stride; the weights' gradient, with roles
 exchanged, one for each part of the sum. The host adds up such parts, in a fixed order, and the bias gradient, in fp64, and
 makes what the engine has no unit for: SiLU, GELU and the way back through an activation.
+
+Of tensors of the device "fpga" their host's sides are worked on. What the engine makes of whole channels stays on the board,
+and the next convolution finds it there as it takes it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accelops.targets import fpga
+from accelops.targets.fpga.device import residence
 
 from .. import aten
 from ..spec import ConvSpec
@@ -31,8 +34,8 @@ class Config:
 
 def unsupported(spec: ConvSpec) -> list[str]:
     reasons = []
-    if spec.device != "cpu":
-        reasons.append(f"runs on cpu tensors, not on {spec.device}")
+    if spec.device not in ("cpu", "fpga"):
+        reasons.append(f"runs on cpu tensors, and those of the device fpga, not on {spec.device}")
     if spec.dtype != "float32":
         reasons.append(f"dtype {spec.dtype}: the engine for training has float32 only")
     if spec.ndim == 3:
@@ -54,22 +57,26 @@ def run(
 ) -> Any:
     """See native.run."""
     problem = Problem.of(spec)
-    with Engine(fpga.current()) as engine:
+    side, host = residence.side, residence.host
+    with residence.board_of(first) as driver, Engine(driver) as engine:
         if spec.direction == "fprop":
             fused = spec.activation == "relu" and not save
             output = empty(spec, spec.output)
-            (large_gradient if spec.transposed else forward)(engine, problem, first, second, output, third, fused)
+            bias = None if third is None else host(third)
+            made = large_gradient if spec.transposed else forward
+            made(engine, problem, side(first), host(second), side(output), bias, fused)
             if not fused and output.numel():  # torch's functions lose the memory format of what is empty
                 return aten.activated(spec.activation, output, in_place=not save), output if save else None
             return output, output if save else None
         grad_output = aten.through_activation(spec.activation, first, third)
         if spec.direction == "dgrad":
             grad_input = empty(spec, spec.input)
-            (forward if spec.transposed else large_gradient)(engine, problem, grad_output, second, grad_input)
+            made = forward if spec.transposed else large_gradient
+            made(engine, problem, side(grad_output), host(second), side(grad_input))
             return grad_input
         grad_weight = empty(spec, spec.weight)
         sides = (second, grad_output) if spec.transposed else (grad_output, second)
-        weight_gradient(engine, problem, *sides, grad_weight)
+        weight_gradient(engine, problem, *map(host, sides), host(grad_weight, writes=True))
         return grad_weight, _bias_gradient(grad_output) if spec.bias else None
 
 

@@ -8,6 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from accelops.targets.fpga.device import residence
 from accelops.targets.fpga.gradients import Band, Sides, phases, weight_plan
 
 from .engine import Engine, Images, Moves, Pair, Weights
@@ -32,7 +33,7 @@ def forward(
     weights, offset = Weights(problem.weight(weight), weight, ("forward",)), _by_group(problem, bias)
     for part, to in _at_once(engine, seen, problem.side(out)):
         with Images(part) as images:
-            to.copy_(engine.correlate(images, weights, moves, problem.small, offset, relu))
+            engine.correlate_into(to, images, weights, moves, offset, relu)
 
 
 def _without_gaps(large: Tensor, problem: Problem) -> tuple[Tensor, Pair]:
@@ -69,8 +70,8 @@ def large_gradient(
                 taps = transposed[..., list(rows.taps), :][..., list(columns.taps)]
                 weights = Weights(taps, weight, ("large gradient", rows.taps, columns.taps))
                 step = Moves((1, 1), (rows.padding, columns.padding), (rows.dilation, columns.dilation))
-                made = engine.correlate(images, weights, step, (rows.count, columns.count), offset, relu)
-                to[..., rows.first :: problem.stride[0], columns.first :: problem.stride[1]] = made
+                phase = to[..., rows.first :: problem.stride[0], columns.first :: problem.stride[1]]
+                engine.correlate_into(phase, images, weights, step, offset, relu)
 
 
 def _by_group(problem: Problem, bias: Tensor | None) -> Tensor | None:
@@ -79,6 +80,7 @@ def _by_group(problem: Problem, bias: Tensor | None) -> Tensor | None:
 
 def _fill(out: Tensor, bias: Tensor | None, relu: bool) -> None:
     """What a sum of nothing gives."""
+    residence.settle(out, writes=True)
     out.zero_()
     if bias is not None:
         out += (bias.relu() if relu else bias).view(-1, *(1,) * (out.dim() - 2))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from accelops.targets.fpga import boards, convolution
 from accelops.targets.fpga.convolution import Geometry
+from accelops.targets.fpga.device import residence
 from accelops.targets.fpga.model import ceil_div
 
 from . import packing, resident
@@ -112,6 +113,19 @@ class Engine:
             total += bias[:, :, None, None]
         return total.relu_() if relu else total
 
+    def correlate_into(
+        self, out: Tensor, x: Images, w: Weights, moves: Moves, bias: Tensor | None = None, relu: bool = False
+    ) -> None:
+        """`correlate`, into `out`; the whole memory of a tensor of the device "fpga" stays on the board where it can."""
+        parts = list(self._parts(w.values.shape, moves.dilation))
+        home = residence.home(out)
+        if home is not None and len(parts) == 1 and out.nbytes == home.side.nbytes and not out.shape[2] % self.outputs:
+            self._correlate_part(x, w, moves, tuple(out.shape[3:]), parts[0], bias, relu, out)
+            return
+        made = self.correlate(x, w, moves, tuple(out.shape[3:]), bias, relu)
+        residence.settle(out, writes=True)
+        out.copy_(made)
+
     def _parts(self, shape: tuple[int, ...], dilation: Pair) -> Iterator[_Part]:
         """As few as fit, each with a word of channels at least."""
         _, _, channels, rows, columns = shape
@@ -136,7 +150,9 @@ class Engine:
         part: _Part,
         bias: Tensor | None = None,
         relu: bool = False,
-    ) -> Tensor:
+        out: Tensor | None = None,
+    ) -> Tensor | None:
+        """None where there is an `out`, which has a home: it is there."""
         groups, outputs = w.values.shape[:2]
         ahead = (part.rows[0], part.columns[0])
         padding = [p - at * d for p, at, d in zip(moves.padding, ahead, moves.dilation, strict=True)]
@@ -145,7 +161,7 @@ class Engine:
         shape = (len(x.tensor), groups, outputs, *plane)
         if min(extents) <= 0:  # the padding is all that is left
             made = torch.zeros(shape) if bias is None else bias[:, :, None, None].expand(shape).clone()
-            return made.relu_() if relu else made
+            return _given(made.relu_() if relu else made, out)
         words = ceil_div(part.channels[1] - part.channels[0], self.inputs)
         blocks = ceil_div(outputs, self.outputs)
         g = planned(
@@ -174,12 +190,35 @@ class Engine:
             buffers = {
                 "x": self._images(x, part.channels, left_out),
                 "w": self._weights(w, part, held),
-                "bias": None if bias is None else held.enter_context(self._written(packing.bias(bias, self.outputs))),
+                "bias": None if bias is None else self._bias(bias, held),
             }
-            flat = self._launch(g, groups, buffers, BIAS * (bias is not None) | RELU * relu)
+            flags = BIAS * (bias is not None) | RELU * relu
+            if out is not None:
+                self._launch_into(out, g, groups, buffers, flags)
+                return None
+            with self._driver.allocate(self._y_bytes(g, groups)) as y:
+                self._launch(g, groups, buffers, y, flags)
+                return self._results(y, g, groups, shape)
+
+    def _results(self, y: Any, g: Geometry, groups: int, shape: tuple[int, ...]) -> Tensor:
+        flat = torch.from_numpy(y.read(np.float32, self._y_bytes(g, groups) // 4))
         return packing.results(flat, shape, self.outputs)
 
+    def _launch_into(self, out: Tensor, g: Geometry, groups: int, buffers: dict[str, Any], flags: int) -> None:
+        """`out` is all of its home: the launch's result stays on the board as the layout that images of whole words have."""
+        home, (seen, layout) = residence.home(out), packing.layout(out, self.outputs, self.outputs)
+        y = home.to_be_written(seen, layout, self._y_bytes(g, groups))
+        self._launch(g, groups, buffers, y, flags)
+        home.written(seen, layout, lambda y: out.copy_(self._results(y, g, groups, tuple(out.shape))))
+
     def _images(self, x: Images, channels: Pair, left_out: list[int]) -> Any:
+        home = residence.home(x.tensor)
+        if home is not None:
+            seen = x.tensor[:, :, slice(*channels), left_out[0] :, left_out[1] :]
+            return home.read(
+                *packing.layout(seen, self.inputs, self.outputs),
+                lambda: packing.images(seen, self.inputs, self.outputs),
+            )
         key = (*channels, *left_out)
         if key not in x.on_board:
             seen = x.tensor[:, :, slice(*channels), left_out[0] :, left_out[1] :]
@@ -193,26 +232,40 @@ class Engine:
         key = (*w.part, part)
         return self._resident.weights(w.owner, key, values, lambda: packing.weights(values, self.inputs, self.outputs))
 
+    def _bias(self, bias: Tensor, held: ExitStack) -> Any:
+        home = residence.home(bias)
+        if home is None:
+            return held.enter_context(self._written(packing.bias(bias, self.outputs)))
+        return home.read(bias, ("bias", self.outputs), lambda: packing.bias(bias, self.outputs))
+
     def _written(self, packed: Tensor) -> Any:
         buffer = self._driver.allocate(packed.nbytes)
         buffer.write(packed)
         return buffer
 
-    def _launch(self, g: Geometry, groups: int, buffers: dict[str, Any], flags: int) -> Tensor:
-        """One launch a group; y as it lies on the board."""
+    def _y_bytes(self, g: Geometry, groups: int) -> int:
+        return 4 * g.N * groups * g.K * g.P * g.Q * self.outputs
+
+    def _launch(self, g: Geometry, groups: int, buffers: dict[str, Any], y: Any, flags: int) -> None:
+        """One launch a group."""
         estimate = convolution.conv_fp32(self.board, g, bool(flags & BIAS))
-        y_bytes = 4 * g.K * g.P * g.Q * self.outputs
         steps = {
             "x": 4 * g.C * self.inputs * g.H * g.W,
             "w": 4 * g.sets * self.inputs * self.outputs,
             "bias": 4 * g.K * self.outputs,
-            "y": y_bytes,
+            "y": 4 * g.K * g.P * g.Q * self.outputs,
         }
-        with self._driver.allocate(g.N * groups * y_bytes) as y:
-            for group in range(groups):
-                at = {name: b and (b, group * steps[name]) for name, b in {**buffers, "y": y}.items()}
-                self._driver.run("conv_fp32", estimate, **at, **g.arguments(), flags=flags)
-            return torch.from_numpy(y.read(np.float32, g.N * groups * y_bytes // 4))
+        for group in range(groups):
+            at = {name: b and (b, group * steps[name]) for name, b in {**buffers, "y": y}.items()}
+            self._driver.run("conv_fp32", estimate, **at, **g.arguments(), flags=flags)
+
+
+def _given(made: Tensor, out: Tensor | None) -> Tensor | None:
+    if out is None:
+        return made
+    residence.settle(out, writes=True)
+    out.copy_(made)
+    return None
 
 
 def _span(taps: int, dilation: int) -> int:

@@ -4,6 +4,8 @@ padded with zeros to whole words of its inputs. Tensors are (images, groups, cha
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,14 @@ def images(x: Tensor, inputs: int, outputs: int) -> Tensor:
     n, groups, channels, *plane = x.shape
     whole = _padded(x, (n, groups, ceil_div(channels, inputs) * inputs, *plane))
     return whole.unflatten(2, (-1, outputs)).permute(0, 1, 2, 4, 5, 3).contiguous()
+
+
+def layout(x: Tensor, inputs: int, outputs: int) -> tuple[Tensor, tuple[Any, ...]]:
+    """What `images` makes of x, by a name, and the view of which it is: where groups are of whole words, they are one."""
+    groups, channels = x.shape[1:3]
+    if channels % inputs or (groups > 1 and x.stride(1) != channels * x.stride(2)):
+        return x, ("images", groups, inputs, outputs)
+    return x.flatten(1, 2), ("images", outputs)
 
 
 def weights(w: Tensor, inputs: int, outputs: int) -> Tensor:

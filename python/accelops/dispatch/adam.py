@@ -79,7 +79,7 @@ def adam(
 def _may_be_ours(params: list[Tensor]) -> bool:
     """Whether a step may be anyone's but torch's. On other devices than the CPU no heuristic takes one unmeasured, and to
     read its tensors takes up to 1 us of each."""
-    if not params or params[0].is_cpu or asked_target() or is_observed():
+    if not params or _is_host(params[0]) or asked_target() or is_observed():
         return True
     device = params[0].device.type
     known = _tabled.get(device)
@@ -89,6 +89,11 @@ def _may_be_ours(params: list[Tensor]) -> bool:
 
 
 _tabled: dict[str, bool] = cached_by({})
+
+
+def _is_host(tensor: Tensor) -> bool:
+    """Whether this process reads it without a wait for a queue of launches: also where a board's kernel wrote it."""
+    return tensor.is_cpu or tensor.device.type == "fpga"
 
 
 def step(
@@ -116,7 +121,7 @@ def step(
             columns = (getattr(part, name) for name in _COLUMNS)
             aten.functional(*map(list, columns), **options)
             continue
-        on_host = not part.params or part.params[0].is_cpu
+        on_host = not part.params or _is_host(part.params[0])
         if on_host and options["found_inf"] is not None and options["found_inf"].item():
             continue
         rest = (options, clip, ema_decay, seed)

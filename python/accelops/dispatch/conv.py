@@ -201,9 +201,14 @@ def _conv_backward(
     return tuple(input.new_empty(0) if g is None else g for g in grads)  # type: ignore[return-value]  # an op returns no None
 
 
+def serve(key: str) -> None:
+    """Have the ops take tensors of the backend `key`."""
+    _library.impl("conv_forward", _conv_forward, key)
+    _library.impl("conv_backward", _conv_backward, key)
+
+
 for _key in ("CPU", "CUDA"):
-    _library.impl("conv_forward", _conv_forward, _key)
-    _library.impl("conv_backward", _conv_backward, _key)
+    serve(_key)
 
 
 def _fake_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:

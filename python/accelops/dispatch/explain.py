@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,6 +15,9 @@ from accelops.targets import TARGETS, unavailable
 
 from . import tuned
 from .select import Selection, select
+
+if TYPE_CHECKING:
+    from .fpga_device import DeviceExplanation
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,16 @@ def _sentences(selection: Selection) -> str:
     return "\n".join(lines)
 
 
-def explain(op: str | Spec, target: str | None = None, **problem: Any) -> Explanation:
+def explain(op: str | Spec, target: str | None = None, **problem: Any) -> Explanation | DeviceExplanation:
     """What runs for a problem, and why.
 
     explain(spec) takes any Spec. explain("conv", input=, weight=, stride=1, padding=0, dilation=1, groups=1, ...) takes
     shapes or tensors and torch's parameters (the fields of ConvSpec), and answers for fprop, dgrad and wgrad;
     explain("adam", ...) and explain("bucket", ...) take the fields of AdamSpec and BucketSpec. `target` asks for one by
-    name. Raises ValueError for an unknown op, TypeError for an unknown field, TargetUnavailable as `use` does.
+    name. explain("fpga") says what ran on the boards of device "fpga", what fell to the CPU, and what moved. Raises ValueError for an unknown op, TypeError for an unknown field, TargetUnavailable as `use` does.
     """
+    if op == "fpga":
+        return import_module("accelops.dispatch.fpga_device").explanation()
     if isinstance(op, Spec):
         specs: list[Spec] = [op]
     elif op == "conv":
@@ -66,7 +71,7 @@ def explain(op: str | Spec, target: str | None = None, **problem: Any) -> Explan
         module = import_module(f"accelops.kernels.{op}.spec")
         specs = [getattr(module, f"{op.capitalize()}Spec")(**problem)]
     else:
-        raise ValueError(f"explain: op={op!r} is unknown; choose conv, adam or bucket, or give a Spec")
+        raise ValueError(f"explain: op={op!r} is unknown; choose conv, adam or bucket, give a Spec, or ask for fpga")
     for candidate in TARGETS:
         unavailable(candidate)  # Selections are made anew where one came or went
     return Explanation(tuple(select(spec, target) for spec in specs))

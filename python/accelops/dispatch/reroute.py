@@ -94,7 +94,7 @@ def _switch() -> None:
     _scope_in_force = _enabled[-1][1] if _enabled else None
     if native is not None:
         native.set_scope(_number(_scope_in_force) if is_enabled("conv") else 0)
-    torch_adam.adam = _adam if is_enabled("adam") else torchs_adam
+    torch_adam.adam = _adam if is_enabled("adam") else _adam_at_rest
 
 
 def _number(scope: Scope) -> int:
@@ -111,6 +111,22 @@ _FORMAT_NUMBERS = {torch.contiguous_format: 0, torch.channels_last: 2, torch.cha
 def _adam(*lists: Any, **options: Any) -> None:
     scope = _scope_in_force  # another thread may end it at any moment
     adam.adam(*lists, **options, among=scope[1] if scope else TARGETS)
+
+
+_adam_at_rest = torchs_adam
+
+
+def serve_adam_of(device: str) -> None:
+    """From now on the Adam of parameters on `device` is dispatch's, whether adam is enabled or not: it is that device's."""
+    global _adam_at_rest
+
+    def at_rest(params: list[Tensor], *lists: Any, **options: Any) -> None:
+        is_there = bool(params) and params[0].device.type == device
+        (adam.adam if is_there else torchs_adam)(params, *lists, **options)
+
+    with _lock:
+        _adam_at_rest = at_rest
+        _switch()
 
 
 # ---- convolution ----------------------------------------------------------------------------------------------------

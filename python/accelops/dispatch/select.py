@@ -1,7 +1,8 @@
 """Which implementation and Config serve a Spec, and why.
 
 In this order: the target asked for by name > the user's tuned table > the shipped table > an implementation's heuristic >
-torch's own kernel. A Selection is made once per Spec and kept.
+torch's own kernel. Tensors of the device "fpga" are asked for by where they are: their board, and what it does not do torch's
+own, on the CPU. A Selection is made once per Spec and kept.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ OPS = ("conv", "adam", "bucket")
 
 @dataclass(frozen=True)
 class Selection:
-    """What runs for `spec`: `target` with `config`; `source` is one of asked, tuned, shipped, heuristic, torch; `why` says
-    it in words; `reasons` holds, for each other candidate, why it was not taken."""
+    """What runs for `spec`: `target` with `config`; `source` is one of asked, device, tuned, shipped, heuristic, torch; `why`
+    says it in words; `reasons` holds, for each other candidate, why it was not taken."""
 
     spec: Spec
     target: str
@@ -132,7 +133,9 @@ def select(spec: Spec, target: str | None = None, among: tuple[str, ...] = TARGE
     for seen in _observers:
         seen.add(spec)
     asked = target or asked_target()
-    return _asked_for(spec, asked) if asked else _chosen(spec, among)
+    if asked:
+        return _asked_for(spec, asked)
+    return _on_board(spec) if spec.device == "fpga" else _chosen(spec, among)
 
 
 _observers: list[set[Spec]] = []
@@ -181,6 +184,20 @@ def _best_config(module: ModuleType, spec: Spec) -> Any:
         if config is not None:
             return config
     return module.configs(spec)[0]
+
+
+@lru_cache(maxsize=65536)
+def _on_board(spec: Spec) -> Selection:
+    """Of tensors on a board: what it does there, else torch's own on the CPU, between which and the board they are copied."""
+    module = implementation(spec.op, "fpga")
+    refusals = module.unsupported(spec)
+    where = "its tensors are in the board's memory"
+    reasons = {t: [where] for t in candidates(spec.op) if t not in ("fpga", "aten")}
+    if refusals:
+        config = implementation(spec.op, "aten").configs(spec)[0]
+        why = "the board does not do it, so it falls to the CPU"
+        return Selection(spec, "aten", config, "torch", why, {**reasons, "fpga": refusals})
+    return Selection(spec, "fpga", _best_config(module, spec), "device", where, {**reasons, "aten": [where]})
 
 
 @lru_cache(maxsize=65536)
@@ -257,6 +274,7 @@ def _from_heuristics(spec: Spec, modules: dict[str, ModuleType], reasons: dict[s
 def forget() -> None:
     """Drop all kept Selections; the next call of each Spec selects anew."""
     _asked_for.cache_clear()
+    _on_board.cache_clear()
     _chosen.cache_clear()
     for kept in _caches:
         kept.clear()

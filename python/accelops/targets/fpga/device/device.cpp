@@ -11,6 +11,7 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/CPUFallback.h>
 #include <ATen/native/Resize.h>
+#include <ATen/ops/_local_scalar_dense_native.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_cpu_dispatch.h>
 #include <ATen/ops/resize_native.h>
@@ -65,6 +66,11 @@ Tensor copy_from(const Tensor& self, const Tensor& dst, bool /*non_blocking*/) {
   if (dst.device().type() == kFpga) overwrite(dst);
   destination.copy_(source);
   return dst;
+}
+
+at::Scalar item(const Tensor& self) {
+  touch(self, false);
+  return at::native::_local_scalar_dense_cpu(on_host(self));
 }
 
 const Tensor& resize_(const Tensor& self, c10::IntArrayRef size, std::optional<c10::MemoryFormat> format) {
@@ -200,10 +206,10 @@ std::vector<int64_t> take_freed() {
   return std::exchange(freed, {});
 }
 
-c10::Dict<std::string, int64_t> take_fallbacks() {
+c10::Dict<std::string, int64_t> counted_fallbacks() {
   std::lock_guard<std::mutex> held(fallbacks_mutex);
   c10::Dict<std::string, int64_t> found;
-  for (const auto& [name, count] : std::exchange(fallbacks, {})) found.insert(name, count);
+  for (const auto& [name, count] : fallbacks) found.insert(name, count);
   return found;
 }
 
@@ -217,7 +223,7 @@ TORCH_LIBRARY(accelops_fpga, m) {
   m.def("take_changed(int block) -> bool", [](int64_t id) { return known_block(id)->changed.exchange(false); });
   m.def("set_away(int block) -> ()", [](int64_t id) { known_block(id)->away = true; });
   m.def("take_freed() -> int[]", &take_freed);
-  m.def("take_fallbacks() -> Dict(str, int)", &take_fallbacks);
+  m.def("fallbacks() -> Dict(str, int)", &counted_fallbacks);
   m.def("set_device_count(int count) -> ()", [](int64_t count) { device_count = count; });
   m.def("current_device() -> int", []() -> int64_t { return current_device; });
   m.def("exchange_device(int index) -> int", &exchange_device);
@@ -228,6 +234,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("empty_strided", &empty_strided);
   m.impl("_copy_from", &copy_from);
   m.impl("_copy_from_and_resize", &copy_from_and_resize);
+  m.impl("_local_scalar_dense", &item);
   m.impl("resize_", &resize_);
   m.impl("as_strided", &as_strided);
   m.impl("view", &view);
