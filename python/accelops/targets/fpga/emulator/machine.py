@@ -138,7 +138,11 @@ class Machine:
         for wrong in self._mismatches(contents):
             raise Refused(wrong)
         tops = {top: kernels()[top] for top in contents.kernels}
-        self._cores |= {top: self._slots(k, self.board, self.ddr) for top, k in tops.items() if top not in self._cores}
+        try:
+            new = {top: self._slots(k, self.board, self.ddr) for top, k in tops.items() if top not in self._cores}
+        except (RuntimeError, OSError) as error:  # what compiles them is missing, or fails
+            raise Refused(str(error)) from error
+        self._cores |= new
         with self._lock:
             self._wrong_hash = 1 if self.faults.take("wrong-overlay") else 0
             self._bus = {contents.kernels[top]["base"]: Slot(kernel, self._launch) for top, kernel in tops.items()}
