@@ -8,16 +8,65 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
-from accelops.terminal import AsJson, bad_input, progress_bar, stderr, stdout
+from accelops.terminal import AsJson, bad_input, emit, progress_bar, stderr, stdout
 
 if TYPE_CHECKING:
     from accelops.targets.fpga.boards import Board
+    from accelops.targets.fpga.driver import Driver
     from accelops.targets.fpga.emulator.machine import Launch, Slots
 
 app = typer.Typer(no_args_is_help=True, help="FPGA boards, real and emulated.")
 
 BoardName = Annotated[str, typer.Option("--board", help="pynq-z2, zcu104 or kv260.")]
+
+
+@app.command("boards")
+def list_boards(
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="ADDRESS or ADDRESS:PORT of a board to ask too. Repeatable; else PYNQ_REMOTE_DEVICES."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which boards answer: this machine's own, and those on the network. Exits 1 where none does."""
+    from accelops import TargetUnavailable
+    from accelops.targets.fpga import discovery
+
+    with bad_input(TargetUnavailable):
+        boards, silent = discovery.asked(host or ())
+    rows = [described(driver) for driver in boards]
+    if as_json:
+        emit({"boards": rows, "silent": silent})
+    else:
+        if rows:
+            table = Table("at", "board", "part", "emulated", "free memory", "kernels in an overlay")
+            for row in rows:
+                free = "not told" if row["free_bytes"] is None else f"{row['free_bytes'] / 2**20:.0f} MiB"
+                held = "; ".join(f"{name}: {', '.join(tops)}" for name, tops in row["overlays"].items())
+                table.add_row(row["where"], row["board"], row["part"], "yes" if row["emulated"] else "no", free, held)
+            stdout.print(table)
+        for failure in silent:
+            stderr.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
+        if not rows and not silent:
+            stderr.print(escape(discovery.none_found()), soft_wrap=True)
+    raise typer.Exit(0 if rows else 1)
+
+
+def described(driver: Driver) -> dict[str, Any]:
+    from accelops.targets.fpga.link import free_memory
+
+    board = driver.board
+    return {
+        "where": driver.where,
+        "board": board.name,
+        "title": board.title,
+        "part": board.part,
+        "emulated": driver.emulated,
+        "free_bytes": free_memory(driver.link),
+        "overlays": {name: list(tops) for name, tops in board.overlays.items()},
+    }
 
 
 @app.command("emulate")
@@ -33,7 +82,9 @@ def emulate(
             help="hang, slow=SECONDS, bad-crc, out-of-memory, drop or wrong-overlay; *TIMES behind it. Repeatable."
         ),
     ] = None,
-    overlays: Annotated[Path | None, typer.Option(help="Write the board's .bit and .hwh pairs into this folder.")] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="Write the board's .bit and .hwh pairs into this folder.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve an emulated board to pynq's clients on this machine until interrupted, and tell of every launch.
@@ -92,7 +143,13 @@ def write_overlays(board: Board, folder: Path) -> list[str]:
 
 def announce(board: Board, port: int, kernel_slot: str, overlays: list[str], as_json: bool) -> None:
     if as_json:
-        said = {"board": board.name, "host": "127.0.0.1", "port": port, "kernel_slot": kernel_slot, "overlays": overlays}
+        said = {
+            "board": board.name,
+            "host": "127.0.0.1",
+            "port": port,
+            "kernel_slot": kernel_slot,
+            "overlays": overlays,
+        }
         return typer.echo(json.dumps(said))
     stdout.print(f"{board.title}, emulated ({kernel_slot}), at 127.0.0.1:{port}; Ctrl-C ends it", highlight=False)
     for path in overlays:

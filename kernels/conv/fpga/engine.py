@@ -96,14 +96,21 @@ class Engine:
 
     def images_at_once(self, *sides: tuple[int, ...]) -> int:
         """How many images of (groups, channels, rows, columns) on each of the sides are to be on the board at a time."""
-        bytes_each = sum(4 * g * ceil_div(c, self.inputs) * self.inputs * h * w for g, c, h, w in sides)
-        return max(1, self.board.ddr.bytes // PART_OF_MEMORY // max(1, bytes_each))
+        bytes_each = sum(4 * g * self._padded(c) * h * w for g, c, h, w in sides)
+        return max(1, self._most_bytes // max(1, bytes_each))
+
+    @property
+    def _most_bytes(self) -> int:
+        return self.board.ddr.bytes // PART_OF_MEMORY
+
+    def _padded(self, channels: int) -> int:
+        return ceil_div(channels, self.inputs) * self.inputs
 
     def correlate(
         self, x: Images, w: Weights, moves: Moves, plane: Pair, bias: Tensor | None = None, relu: bool = False
     ) -> Tensor:
         """(N, groups, K, *plane); bias (groups, K) and ReLU follow the sum."""
-        parts = list(self._parts(w.values.shape, moves.dilation))
+        parts = list(self._parts(tuple(w.values.shape), moves.dilation))
         if len(parts) == 1:
             return self._correlate_part(x, w, moves, plane, parts[0], bias, relu)
         total = self._correlate_part(x, w, moves, plane, parts[0])
@@ -127,15 +134,16 @@ class Engine:
         out.copy_(made)
 
     def _parts(self, shape: tuple[int, ...], dilation: Pair) -> Iterator[_Part]:
-        """As few as fit, each with a word of channels at least."""
-        _, _, channels, rows, columns = shape
+        """As few as fit the chip and the memory, each with a word of channels at least."""
+        groups, outputs, channels, rows, columns = shape
         down, across = rows, columns
         if _span(rows, dilation[0]) * _span(columns, dilation[1]) > self.input_words:
             down = 1
             if _span(columns, dilation[1]) > self.input_words:
                 across = 1
         patch = _span(down, dilation[0]) * _span(across, dilation[1])
-        deep = self.input_words // patch * self.inputs
+        word_bytes = 4 * groups * self._padded(outputs) * self.inputs * down * across
+        deep = min(self.input_words // patch, max(1, self._most_bytes // word_bytes)) * self.inputs
         for r in range(0, rows, down):
             for s in range(0, columns, across):
                 for c in range(0, channels, deep):
