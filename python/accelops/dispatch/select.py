@@ -41,7 +41,8 @@ class Selection:
 
     @property
     def implementation(self) -> ModuleType:
-        return implementation(self.spec.op, self.target)
+        """It could be used when this was selected."""
+        return _module(self.spec.op, self.target)
 
     @cached_property
     def _bound(self) -> Callable[..., Any]:
@@ -78,6 +79,10 @@ def implementation(op: str, target: str) -> ModuleType:
         missing = f"it has no {op}; targets that have one: {', '.join(candidates(op))}"
     if missing is not None:
         raise TargetUnavailable(f"target {target!r} is not available for {op}: {missing}")
+    return _module(op, target)
+
+
+def _module(op: str, target: str) -> ModuleType:
     return import_module(f"accelops.kernels.{op}.{target}")
 
 
@@ -189,7 +194,7 @@ def _best_config(module: ModuleType, spec: Spec) -> Any:
 @lru_cache(maxsize=65536)
 def _on_board(spec: Spec) -> Selection:
     """Of tensors on a board: what it does there, else torch's own on the CPU, between which and the board they are copied."""
-    module = implementation(spec.op, "fpga")
+    module = _module(spec.op, "fpga")  # whoever looks for boards may find none: these were given
     refusals = module.unsupported(spec)
     where = "its tensors are in the board's memory"
     reasons = {t: [where] for t in candidates(spec.op) if t not in ("fpga", "aten")}
