@@ -86,7 +86,11 @@ def _reduce(flats: Sequence[Tensor], out: Tensor, scale: float) -> None:
     out.copy_(_sum(flats, scale, out.dtype))
 
 
-_STEPS = {"pack": (_pack, (1, 3)), "unpack": (_unpack, (1,)), "reduce": (_reduce, (1,))}  # and the operands that they write
+_STEPS = {
+    "pack": (_pack, (1, 3)),
+    "unpack": (_unpack, (1,)),
+    "reduce": (_reduce, (1,)),
+}  # and the operands that they write
 
 
 def _sum(flats: Sequence[Tensor], scale: float, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,6 @@ from torch import Tensor
 from accelops.kernels.adam.lists import Lists
 from accelops.targets.fpga.device import register_device
 from accelops.targets.fpga.driver import Driver
-from accelops.targets.fpga.errors import BoardMemoryExhausted
 
 from . import adam, conv, reroute
 from .select import Selection, select
@@ -60,7 +59,7 @@ def _convolution(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters
     _check_one_device(input, weight, bias)
     selection = select(conv.spec_of("fprop", input, weight, bias is not None, *parameters))
     if selection.target == "fpga":
-        return _with_room(lambda: conv.run_forward(selection, input, weight, bias, save=False)[0])
+        return conv.run_forward(selection, input, weight, bias, save=False)[0]
     _count("aten::convolution", selection)
     operands = (None if t is None else t.cpu() for t in (input, weight, bias))
     return torch.ops.aten.convolution.default(*operands, *parameters).to(input.device)
@@ -76,7 +75,7 @@ def _convolution_backward(
     there = [None if s is None or s.target != "fpga" else s for s in (dgrad, wgrad)]
     grads: list[Tensor | None] = [None, None, None]  # torch sums up the bias gradient where there is none
     if any(there):
-        grads = list(_with_room(lambda: conv.run_backward(*there, grad_output, input, weight, None)))
+        grads = list(conv.run_backward(*there, grad_output, input, weight, None))
     here = [s is not None and s.target != "fpga" for s in (dgrad, wgrad)]
     if any(here):
         for selection, is_here in zip((dgrad, wgrad), here, strict=True):
@@ -86,15 +85,6 @@ def _convolution_backward(
         made = torch.ops.aten.convolution_backward.default(*operands, None, *parameters, [*here, False])
         grads = [g if m is None else m.to(input.device) for g, m in zip(grads, made, strict=True)]
     return tuple(grads)  # type: ignore[return-value]
-
-
-def _with_room(run: Callable[[], Any]) -> Any:
-    """Convolutions write nothing that was there before, so they can be tried again with the board's memory emptied."""
-    try:
-        return run()
-    except BoardMemoryExhausted:
-        torch.fpga.empty_cache()  # type: ignore[attr-defined]
-        return run()
 
 
 def _check_one_device(*tensors: Tensor | None) -> None:
@@ -144,7 +134,7 @@ def _count(op: str, selection: Selection | None, why: str = "") -> None:
 @dataclass(frozen=True)
 class DeviceExplanation:
     """What the boards of device "fpga" did since they were registered, and what fell to the CPU; printed, it reads as
-    sentences. `boards`: torch.fpga.memory_stats of each, by its name. `refused`: calls of ops that boards do, by op and
+    sentences. `boards`: torch.fpga.memory_stats of each, by device and name. `refused`: calls of ops that boards do, by op and
     reason. `fallbacks`: calls of other ops."""
 
     boards: dict[str, dict[str, int]]
@@ -158,8 +148,8 @@ class DeviceExplanation:
 
     def __str__(self) -> str:
         lines = []
-        for index, (name, stats) in enumerate(self.boards.items()):
-            lines.append(f"fpga:{index} ({name}): {stats['launches']} launches, {stats['switches']} changes of the overlay")
+        for name, stats in self.boards.items():
+            lines.append(f"{name}: {stats['launches']} launches, {stats['switches']} changes of the overlay")
             lines.append(f"  {stats['flushed']} bytes went there, {stats['fetched']} came back")
             lines.append(f"  {stats['allocated']} bytes of its memory hold tensors, {stats['max_allocated']} at most")
         lines += [f"{op} fell to the CPU {calls} times: {why}" for (op, why), calls in self.refused.items()]
@@ -175,7 +165,7 @@ def explanation() -> DeviceExplanation:
     there = torch.fpga  # type: ignore[attr-defined]
     boards: Sequence[int] = range(there.device_count())
     return DeviceExplanation(
-        boards={there.get_device_name(i): there.memory_stats(i) for i in boards},
+        boards={f"fpga:{i} ({there.get_device_name(i)})": there.memory_stats(i) for i in boards},
         refused=dict(_refused),
         fallbacks=dict(torch.ops.accelops_fpga.fallbacks()),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import struct
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,6 +117,10 @@ class Driver:
     def moved(self) -> Moved:
         """Bytes flushed and fetched."""
         return self._pool.moved
+
+    def reclaim_by(self, reclaim: Callable[[], None]) -> None:
+        """Where memory runs out `reclaim` is called: it frees buffers that are only kept to be quick."""
+        self._pool.reclaim = reclaim
 
     def allocate(self, nbytes: int) -> Buffer:
         """A buffer of the board's memory, at least `nbytes`, not initialised. Raises BoardMemoryExhausted."""

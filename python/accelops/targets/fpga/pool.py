@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +48,7 @@ class Pool:
     def __init__(self, link: Link):
         self.link, self.moved = link, Moved()
         self.lost: BoardLost | None = None
+        self.reclaim: Callable[[], None] = lambda: None  # frees buffers that are only kept to be quick
         self._lock = threading.RLock()
         self._used: list[Memory] = []
         self._idle: dict[int, list[Memory]] = {}
@@ -75,9 +76,11 @@ class Pool:
         with self.calling():
             self._sort_in()
             memory = self._idle[size].pop() if self._idle.get(size) else self.link.allocate(size)
-            if memory is None:
-                self.release()
-                memory = self.link.allocate(size)
+            for make_room in (lambda: None, self.reclaim):
+                if memory is None:
+                    make_room()
+                    self.release()
+                    memory = self.link.allocate(size)
             if memory is None:
                 raise BoardMemoryExhausted(self.link.where, size, self.held, free_memory(self.link))
             self._used.append(memory)
