@@ -27,6 +27,7 @@ _of_sides: dict[int, Home] = {}  # by the storage of the host's side
 
 def attach(drivers: Sequence[Driver]) -> None:
     """Make these the boards of fpga:0, fpga:1 and so on. What others had is fetched first, where they still answer."""
+    _forget_the_freed()
     new = [Memory(driver) for driver in drivers]
     for owner in list(_homes.values()):
         with owner.memory.lock:
