@@ -103,7 +103,7 @@ def _measure(
     """Append a step's errors by the norm over each tensor; infinite where they are NaN."""
     for name, truth in exact.items():
         scale = max(truth.norm().item(), torch.finfo(torch.float32).tiny)
-        off = ((values[name].double() - truth).norm().item() / scale for values in (mine, *theirs))
+        off = ((values[name].to(truth) - truth).norm().item() / scale for values in (mine, *theirs))
         error, *torchs = (value if value == value else inf for value in off)
         errors.setdefault((kind, name), []).append((error, max(torchs)))
 

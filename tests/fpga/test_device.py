@@ -39,7 +39,9 @@ def test_values_go_there_and_back():
     assert torch.equal(x.cpu(), here) and torch.equal(x.fpga(), x) and repr(x).endswith("device='fpga:0')")
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.bfloat16, torch.complex64, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.int64, torch.uint8, torch.bfloat16, torch.complex64, torch.float64]
+)
 def test_every_dtype_goes_there_and_back(dtype: torch.dtype):
     here = torch.randn(3, 4).mul(3).to(dtype)
     assert torch.equal(here.to("fpga").cpu(), here)
@@ -95,7 +97,10 @@ def test_what_no_board_does_falls_to_the_cpu_and_is_counted():
     assert torch.equal(x.cumsum(0).cpu(), x.cpu().cumsum(0))
     after = accelops.explain("fpga")
     assert after.fallbacks["aten::cumsum"] == before + 1
-    assert f"aten::cumsum fell to the CPU {before + 1} times" in str(after) and after.to_dict()["fallbacks"]["aten::cumsum"]
+    assert (
+        f"aten::cumsum fell to the CPU {before + 1} times" in str(after)
+        and after.to_dict()["fallbacks"]["aten::cumsum"]
+    )
 
 
 def test_tensors_of_several_devices_are_refused_but_where_accelerators_take_them():
@@ -132,7 +137,9 @@ def test_random_numbers_are_the_cpus():
     assert torch.equal(torch.randn(5, device="fpga", generator=torch.Generator("fpga").manual_seed(3)).cpu(), want)
     with torch.random.fork_rng(device_type="fpga"):
         torch.fpga.manual_seed_all(3)
-        assert torch.equal(F.dropout(torch.ones(9, device="fpga")).cpu(), (torch.manual_seed(3), F.dropout(torch.ones(9)))[1])
+        assert torch.equal(
+            F.dropout(torch.ones(9, device="fpga")).cpu(), (torch.manual_seed(3), F.dropout(torch.ones(9)))[1]
+        )
 
 
 def test_modules_go_there_and_can_be_copied():

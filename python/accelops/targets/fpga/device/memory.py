@@ -41,8 +41,8 @@ class _Copy:
 class Memory:
     """One board's copies. Whoever works on them has `lock`: the board runs one launch at a time anyway."""
 
-    def __init__(self, driver: Driver) -> None:
-        self.driver, self.lock = driver, threading.RLock()
+    def __init__(self, index: int, driver: Driver) -> None:
+        self.index, self.driver, self.lock = index, driver, threading.RLock()
         self.peak = 0  # bytes of copies
         self.gone: deque[Home] = deque()  # of tensors that were freed; in any thread, which must not wait for a lock
         self.in_use: set[int] = set()  # of the launch that is being made, by the identity of their buffers
@@ -217,7 +217,8 @@ class Home:
         """The board is gone, and another in its place: what only the first had cannot be read any more."""
         self.memory = memory
         for copy in self.copies.values():
-            copy.buffer = _Lost(error)
+            if not isinstance(copy.buffer, _Lost):
+                copy.buffer = _Lost(error)
 
 
 @dataclass

@@ -28,15 +28,14 @@ _of_sides: dict[int, Home] = {}  # by the storage of the host's side
 def attach(drivers: Sequence[Driver]) -> None:
     """Make these the boards of fpga:0, fpga:1 and so on. What others had is fetched first, where they still answer."""
     _forget_the_freed()
-    new = [Memory(driver) for driver in drivers]
+    new = [Memory(index, driver) for index, driver in enumerate(drivers)]
     for owner in list(_homes.values()):
         with owner.memory.lock:
             owner.memory.in_use.clear()
             try:
                 owner.touch()
             except BoardError as error:
-                index = _memories.index(owner.memory)
-                owner.lose(error, new[index] if index < len(new) else owner.memory)
+                owner.lose(error, next((m for m in new if m.index == owner.memory.index), owner.memory))
             else:
                 owner.drop_all()
                 _forget(owner)
