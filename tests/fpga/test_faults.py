@@ -231,6 +231,21 @@ def test_a_server_that_is_gone_is_noticed_at_once(machine: Machine):
 
 
 @PYNQ
+def test_a_server_that_was_started_again_has_forgotten_the_buffers(machine: Machine):
+    server, driver = served(machine)
+    s, flats, descriptors, out = prepared(driver)
+    server.stop()
+    server = Server(machine, server.port)
+    with pytest.raises(BoardLost, match="does not know a buffer of this client any more"):
+        s.run(flats, descriptors, out)
+    driver.close()
+    again = discovery.connect("127.0.0.1", server.port)
+    check_sum(again, seed=8)
+    again.close()
+    server.stop()
+
+
+@PYNQ
 @pytest.mark.parametrize(
     "silent", ["mmio_read", "mmio_write", "write", "flush", "invalidate", "read", "allocate", "files"]
 )
