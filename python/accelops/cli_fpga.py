@@ -13,7 +13,7 @@ from accelops.terminal import AsJson, bad_input, progress_bar, stderr, stdout
 
 if TYPE_CHECKING:
     from accelops.targets.fpga.boards import Board
-    from accelops.targets.fpga.emulator.machine import Launch, Slots
+    from accelops.targets.fpga.emulator.fabric import Launch, Slots
 
 app = typer.Typer(no_args_is_help=True, help="FPGA boards, real and emulated.")
 
@@ -33,7 +33,9 @@ def emulate(
             help="hang, slow=SECONDS, bad-crc, out-of-memory, drop or wrong-overlay; *TIMES behind it. Repeatable."
         ),
     ] = None,
-    overlays: Annotated[Path | None, typer.Option(help="Write the board's .bit and .hwh pairs into this folder.")] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="Write the board's .bit and .hwh pairs into this folder.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve an emulated board to pynq's clients on this machine until interrupted, and tell of every launch.
@@ -48,7 +50,8 @@ def emulate(
     with bad_input(TargetUnavailable, OSError):
         described = boards.board(board)
         slots = slots_named(kernel_slot)
-        machine = Machine(described, slots, Faults(*map(parse, fault or ())), told=lambda launch: tell(launch, as_json))
+        faults = Faults(*map(parse, fault or ()))
+        machine = Machine(described, slots, faults, told=lambda launch: tell(launch, as_json), warned=warn)
         compile_all(described, slots)
         written = [] if overlays is None else write_overlays(described, overlays)
         server = Server(machine, port)
@@ -92,7 +95,13 @@ def write_overlays(board: Board, folder: Path) -> list[str]:
 
 def announce(board: Board, port: int, kernel_slot: str, overlays: list[str], as_json: bool) -> None:
     if as_json:
-        said = {"board": board.name, "host": "127.0.0.1", "port": port, "kernel_slot": kernel_slot, "overlays": overlays}
+        said = {
+            "board": board.name,
+            "host": "127.0.0.1",
+            "port": port,
+            "kernel_slot": kernel_slot,
+            "overlays": overlays,
+        }
         return typer.echo(json.dumps(said))
     stdout.print(f"{board.title}, emulated ({kernel_slot}), at 127.0.0.1:{port}; Ctrl-C ends it", highlight=False)
     for path in overlays:
@@ -111,4 +120,8 @@ def tell(launch: Launch, as_json: bool) -> None:
         highlight=False,
     )
     for wrong in launch.faults:
-        stderr.print(f"[red]{escape(wrong)}[/]", soft_wrap=True)
+        warn(wrong)
+
+
+def warn(text: str) -> None:
+    stderr.print(f"[red]{escape(text)}[/]", soft_wrap=True)
