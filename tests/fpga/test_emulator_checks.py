@@ -154,7 +154,10 @@ def test_operands_of_a_convolution_as_long_as_they_must_be_are_taken_and_a_beat_
         ({"tile_q": 0}, "tile_q=0"),
         ({"stride_h": 0, "C": 0}, "C=0; stride_h=0"),
         ({"tile_p": 200}, "a tile of 1x200x5 pixels is more than 256"),
-        ({"stride_h": 300, "tile_p": 3, "padding_h": 900, "P": 3}, "a tile's inputs take .* words, the buffer has 2048"),
+        (
+            {"stride_h": 300, "tile_p": 3, "padding_h": 900, "P": 3},
+            "a tile's inputs take .* words, the buffer has 2048",
+        ),
         ({"C_total": 0}, "C=1 of C_total=0, K=2 of K_total=2: a part is more than all"),
     ],
 )
@@ -228,7 +231,9 @@ def test_a_kernel_that_writes_behind_a_buffer_is_told_of_when_it_has_ended(tmp_p
     host = Host(Machine(PYNQ_Z2, broken(beyond=True)), tmp_path)
     arguments = host.reduction(ones(2, 64))
     host.start("reduce", **arguments)
-    with pytest.raises(Refused, match=rf"reduce wrote behind the end of the buffer at {arguments['out0']:#x} \(256 bytes"):
+    with pytest.raises(
+        Refused, match=rf"reduce wrote behind the end of the buffer at {arguments['out0']:#x} \(256 bytes"
+    ):
         host.wait("reduce")
     assert host.wait("reduce"), "told once"
     (fault,) = json.loads(host.machine.files.read(files.REPORT))["faults"]
@@ -241,7 +246,7 @@ def test_trips_that_are_not_the_modelled_ones_are_a_fault(tmp_path: Path):
         host = Host(Machine(PYNQ_Z2, broken(trips=counted)), tmp_path)
         host.start("reduce", **host.reduction(ones(2, 64)))
         if fails:
-            with pytest.raises(Refused, match="reduce: counted trips .*'load': \\(0, 0, 0, 1\\).*, modelled"):
+            with pytest.raises(Refused, match=r"reduce: counted trips .*'load': \(0, 0, 0, 1\).*, modelled"):
                 host.wait("reduce")
         else:
             host.wait("reduce")

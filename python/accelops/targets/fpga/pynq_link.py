@@ -6,6 +6,8 @@ The only file that imports pynq. What pynq 4.0.0 leaves to its users is done her
 - a bitstream whose file name the board has is not sent again (PYNQ issue 1545): the name is a hash of the contents;
 - metadata kept from another run, under a hash of the .bit alone, is not read, and none is written, for processes race on it;
 - exhausted memory is an empty buffer_id, not an error;
+- a buffer frees itself by a gRPC call from the garbage collector, which crashes the process once the channel is closed:
+  it is told that it is free already;
 - some of it uses the active device whatever device it is given, and Clocks stays with the first device that it set: the
   board is made active and Clocks forgets the other, by one thread at a time.
 """
@@ -83,13 +85,13 @@ def remote(host: str, port: int, name: str | None = None) -> PynqLink:
     """PYNQ.remote's server at `host`:`port`; `name` is the board where its Linux does not say it."""
     where = f"{host}:{port}"
     try:
+        # At once where nothing listens; gRPC would try again until its deadline.
         socket.create_connection((host.strip("[]"), port), CONNECTING_SECONDS).close()
-    except OSError as error:
-        raise BoardLost(
-            f"{where}: nothing answers ({error}). Is the board on, its network reachable, and PYNQ.remote's server running?"
-        ) from None
-    with _translated(where):
         device = _Remote(host, port)
+    except (OSError, RuntimeError, grpc.RpcError) as error:
+        raise BoardLost(
+            f"{where}: no board answers ({error}). Is it on, its network reachable, and PYNQ.remote's server running?"
+        ) from error
     return PynqLink(where, device, name)
 
 
@@ -138,9 +140,10 @@ class PynqLink:
                 if "BO allocation failed" in str(error):  # XRT's words for exhausted memory
                     return None
                 raise
-            if isinstance(self.device, RemoteDevice) and not array.buffer_id:
-                array.freed = True  # there is nothing to free
-                return None
+            if isinstance(self.device, RemoteDevice):
+                array.freed = True
+                if not array.buffer_id:
+                    return None
             return PynqMemory(self, array)
 
     def read(self, address: int) -> int:
@@ -203,6 +206,7 @@ class PynqMemory:
 
     def free(self) -> None:
         with self._link._within(CALL_SECONDS):
+            self._buffer.freed = False
             self._buffer.freebuffer()
 
     def _moving(self):
