@@ -231,6 +231,35 @@ def test_a_server_that_is_gone_is_noticed_at_once(machine: Machine):
 
 
 @PYNQ
+def test_a_buffer_that_arrives_in_part_is_no_result(machine: Machine, monkeypatch):
+    server, driver = served(machine)
+    s, flats, descriptors, out = prepared(driver)
+    s.run(flats, descriptors, out)
+    whole, before = machine.read, out._memory.array.copy()
+    monkeypatch.setattr(machine, "read", lambda *where: whole(*where)[:100])
+    with pytest.raises(BoardLost, match="arrived in part"):
+        s.result(out)
+    assert np.array_equal(out._memory.array, before)
+    driver.close()
+    server.stop()
+
+
+@PYNQ
+def test_a_server_that_was_started_again_has_forgotten_the_buffers(machine: Machine):
+    server, driver = served(machine)
+    s, flats, descriptors, out = prepared(driver)
+    server.stop()
+    server = Server(machine, server.port)
+    with pytest.raises(BoardLost, match="does not know a buffer of this client any more"):
+        s.run(flats, descriptors, out)
+    driver.close()
+    again = discovery.connect("127.0.0.1", server.port)
+    check_sum(again, seed=8)
+    again.close()
+    server.stop()
+
+
+@PYNQ
 @pytest.mark.parametrize(
     "silent", ["mmio_read", "mmio_write", "write", "flush", "invalidate", "read", "allocate", "files"]
 )

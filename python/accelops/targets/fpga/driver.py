@@ -3,7 +3,8 @@
 A launch makes sure that the overlay with its kernel is loaded (and is what this version of accelops drives), flushes the
 buffers that the host wrote, writes all arguments in one transfer, starts the kernel and polls it until its deadline:
 PYNQ.remote has no interrupts. A kernel that misses its deadline leaves the board dead; the next launch loads the overlay
-again. Launches of one board run in order, by one thread at a time: the v3.1 server does not lock what it keeps.
+again. Launches of one board run in order, by one thread at a time: the v3.1 server does not lock what it keeps. A board
+serves one client at a time: another that loads an overlay is not noticed.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ class Driver:
         return self._launch(call)
 
     def submit(self, kernel: str, estimate: Estimate, /, **arguments: Any) -> Future[Launch]:
-        """As `run`, by the board's own thread, in the order of submission. Buffers may be read at once (that waits)."""
+        """As `run`, by the board's own thread, in the order of submission. Buffers may be read at once (that waits), but
+        not from a callback of the future, which that thread runs."""
         call = self._call(kernel, estimate, arguments)
         future = self._worker.submit(self._launch, call)
         for buffer in call.buffers:
