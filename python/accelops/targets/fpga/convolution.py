@@ -11,11 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import product
 
-from .boards import Board
+from .boards import Board, board
 from .model import PIPELINE, Estimate, ceil_div
 from .registers import kernels
 
 ENGINES = {"conv_int8": 8, "conv_fp32": 32}  # bits of an element
+
+# Assumed: what a launch costs beside the kernel on a board's own processor, and how fast the host adds results up.
+LAUNCH_SECONDS = 200e-6
+HOST_BYTES_PER_SECOND = 150e6  # PYNQ.remote's flush and fetch
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,33 @@ def planned(engine: str, board: Board, g: Geometry) -> Geometry:
             f"chip, {board.name} has {array['input_words']}: split the input channels"
         )
     return min(choices, key=lambda tiled: _conv(engine, board, tiled, 0, ENGINES[engine]).seconds)
+
+
+def halvings(size: int) -> list[int]:
+    """`size`, half of it, and so on to 1."""
+    found = [size]
+    while found[-1] > 1:
+        found.append(ceil_div(found[-1], 2))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def words_at_once(name: str, g: Geometry, most: int) -> int:
+    """How many of the C words of channels, at most `most`, a launch of conv_fp32 on the board `name` is to sum over where
+    the host adds up what several launches make: with fewer, more pixels have room on the chip, and weights are read less
+    often. Raises ValueError where the inputs of a pixel do not fit, not even of one word."""
+    described, choices = board(name), {}
+    for words in [words for words in halvings(g.C) if words <= most] or [most]:
+        launches = ceil_div(g.C, words)
+        try:
+            one = conv_fp32(described, planned("conv_fp32", described, replace(g, C=words)))
+        except ValueError:
+            continue
+        added = (launches - 1) * 4 * g.N * g.K * g.P * g.Q * described.sizes["conv_fp32"]["outputs"]
+        choices[words] = launches * (one.seconds + LAUNCH_SECONDS) + added / HOST_BYTES_PER_SECOND
+    if not choices:
+        planned("conv_fp32", described, replace(g, C=1))  # says what does not fit
+    return min(choices, key=choices.__getitem__)
 
 
 def _tilings(g: Geometry, most: int) -> Iterator[Geometry]:
