@@ -142,6 +142,11 @@ class Verilated:
         self._check()
         return value
 
+    @property
+    def identity(self) -> int:
+        """CONFIG_HASH in the upper word, VERSION in the lower."""
+        return self.read("CONFIG_HASH") << 32 | self.read("VERSION")
+
     def start(self, most_cycles: int = 100_000_000, **arguments: int | float) -> Run:
         """Write `arguments` (pointers are addresses within the regions), start, and wait for the interrupt. Raises
         TypeError for wrong arguments, TimeoutError after `most_cycles`, RuntimeError for what the kernel does wrong."""
