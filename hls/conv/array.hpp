@@ -64,7 +64,7 @@ struct Walk {
   uint32_t n, p, q;
 
   uint32_t word(const Tile& tile, const Tap& tap, const Geometry& g) const {
-    const uint32_t h = p * g.stride_h + tap.r * g.dilation_h, w = q * g.stride_w + tap.s * g.dilation_w;
+    const uint32_t h = p * g.step_h() + tap.r * g.dilation_h, w = q * g.step_w() + tap.s * g.dilation_w;
     return ((n * g.C + tap.c) * tile.rows + h) * tile.columns + w;
   }
   void next(const Tile& tile) {

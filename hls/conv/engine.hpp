@@ -21,8 +21,8 @@ void schedule(Tiles& to_x, Tiles& to_fill, Tiles& to_finish, Tiles& to_store, Ge
       for (uint32_t q = 0; q < g.Q; q += g.tile_q) {
 #pragma HLS PIPELINE II=1
         const uint32_t ns = least(g.tile_n, g.N - n), ps = least(g.tile_p, g.P - p), qs = least(g.tile_q, g.Q - q);
-        const Tile tile = {n, p, q, ns, ps, qs, (ps - 1) * g.stride_h + (g.R - 1) * g.dilation_h + 1,
-                           (qs - 1) * g.stride_w + (g.S - 1) * g.dilation_w + 1};
+        const Tile tile = {n, p, q, ns, ps, qs, (ps - 1) * g.step_h() + (g.R - 1) * g.dilation_h + 1,
+                           (qs - 1) * g.step_w() + (g.S - 1) * g.dilation_w + 1};
         to_x.write(tile);
         to_fill.write(tile);
         to_finish.write(tile);

@@ -35,6 +35,13 @@ struct Geometry {
   int32_t lowest;
 
   uint32_t taps() const { return C * R * S; }
+
+  // A kernel of one row looks at no others than outputs stand on, so the patch holds these alone: how many rows of the image
+  // lie between two of the patch, and how many of the patch between two outputs. So for columns.
+  uint32_t skip_h() const { return R == 1 ? stride_h : 1; }
+  uint32_t skip_w() const { return S == 1 ? stride_w : 1; }
+  uint32_t step_h() const { return R == 1 ? 1 : stride_h; }
+  uint32_t step_w() const { return S == 1 ? 1 : stride_w; }
 };
 
 // Outputs [n, n + ns) x [p, p + ps) x [q, q + qs), and the size of their inputs' patch.

@@ -15,6 +15,9 @@ GEOMETRIES = (
     Geometry(3, 4, 3, 2, 1, tile_n=2, tile_p=4, tile_q=3),
     Geometry(1, 9, 8, 1, 1, 3, 3, stride_h=2, stride_w=2, padding_h=1, padding_w=1, tile_n=1, tile_p=2, tile_q=3),
     Geometry(1, 8, 9, 2, 2, 5, 3, 2, 1, 4, 0, 1, 2, 1, 4, 4),
+    Geometry(2, 8, 7, 2, 2, stride_h=2, stride_w=3, tile_n=2, tile_p=4, tile_q=3),
+    Geometry(1, 7, 6, 1, 2, stride_h=3, stride_w=2, padding_h=2, padding_w=1, tile_n=1, tile_p=2, tile_q=3),
+    Geometry(1, 5, 9, 1, 1, 1, 3, 2, 2, padding_w=1, tile_n=1, tile_p=3, tile_q=2),
     Geometry(1, 6, 6, 1, 1, 3, 3, 3, 2, 3, 3, tile_n=1, tile_p=3, tile_q=2),
     Geometry(0, 4, 4, 1, 1, tile_n=1, tile_p=4, tile_q=4),
     # Of a strided layer's input gradient, two phases, which see more zeros behind the image than before it;
