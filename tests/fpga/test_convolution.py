@@ -71,6 +71,7 @@ def run(simulated, board: str, g: Geometry, flags: int, lowest: int = -128):
         "y": y,
     }
     pointers = {name: tensor.data_ptr() for name, tensor in operands.items()}
+    pointers |= {"x1": pointers["x"], "y1": pointers["y"]}
     trips = simulated("conv_int8", board).run(**pointers, **g.arguments(), flags=flags, lowest=lowest)
     return unpacked_y(y), trips, by_torch(g, x.double(), w.double()).long(), (bias, multiplier, shift)
 

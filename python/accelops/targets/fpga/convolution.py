@@ -113,7 +113,7 @@ def conv_fp32(board: Board, g: Geometry, bias: bool = False) -> Estimate:
 
 
 def _conv(engine: str, board: Board, g: Geometry, constant_beats: int, out_bits: int) -> Estimate:
-    """`constant_beats`: what `finish` reads for a block of outputs of a tile; `out_bits`: of an element of y."""
+    """`constant_beats`: what the engine reads for a block of outputs of a tile; `out_bits`: of an element of y."""
     array, latency = board.sizes[engine], board.burst.read_latency_cycles
     blocks = array["inputs"] // array["outputs"]
     block_beats, block_out_beats = (array["outputs"] * bits // board.ports.bits for bits in (ENGINES[engine], out_bits))
@@ -125,30 +125,32 @@ def _conv(engine: str, board: Board, g: Geometry, constant_beats: int, out_bits:
         (n * p * q, a * b * c) for (n, a), (p, b), (q, c) in product(images.sizes, rows.sizes, columns.sizes)
     ]  # of a tile, and how many such tiles there are
     tiles = sum(count for _, count in pixels)
-    planes = g.N * g.C * blocks
-    inside = planes * rows.kept_inside * columns.inside
+    lanes = array.get("ports", 1)
+    planes = g.N * g.C * blocks // lanes  # that a lane reads
+    inside = planes * rows.kept_inside * columns.inside * block_beats
     zeros = planes * (
         rows.kept_inside * (columns.span - columns.inside) + (rows.kept - rows.kept_inside) * columns.kept
     )
-    out_beats = g.N * g.P * g.Q * g.K * block_out_beats
-    constants = tiles * g.K * constant_beats
-    fill = planes * rows.kept * columns.kept
+    made = [ceil_div(g.K - lane, lanes) for lane in range(lanes)]  # blocks of outputs
+    out_beats = g.N * g.P * g.Q * block_out_beats
     trips = {
-        "schedule": tiles,
-        "load_x": zeros + inside * block_beats,
-        "load_w": tiles * g.sets * weight_beats,
-        "fill": fill,
-        "multiply": sum(count * (weight_beats + g.sets * max(size, weight_beats)) for size, count in pixels),
-        "finish": constants + out_beats,
-        "store": out_beats,
+        "schedule": (tiles,),
+        "load_x": (zeros + inside,) * lanes,
+        "load_w": (tiles * g.sets * weight_beats,),
+        "load_constants": (tiles * g.K * constant_beats,),
+        "fill": (planes * rows.kept * columns.kept,),
+        "multiply": (sum(count * (weight_beats + g.sets * max(size, weight_beats)) for size, count in pixels),),
+        "finish": tuple(k * (tiles * constant_beats + out_beats) for k in made),
+        "store": tuple(k * out_beats for k in made),
     }
     bursts = planes * rows.kept_inside * sum(count for _, count in columns.sizes)
-    reading = trips["load_x"] + bursts * latency
+    reading = trips["load_x"][0] + bursts * latency
     first = ceil_div(reading, max(tiles, 1))  # nothing multiplies before the first patch is there
-    moved = inside * block_beats + trips["load_w"] + constants + out_beats
-    cycles = max(*trips.values(), reading) + first + PIPELINE
-    ordered = {stage: (trips[stage],) for stage in kernels()[engine].stages}
-    return Estimate(board, ordered, cycles, moved * board.beat_bytes)
+    moved = lanes * inside + trips["load_w"][0] + trips["load_constants"][0] + g.K * out_beats
+    cycles = max(reading, *(count for stage in trips.values() for count in stage)) + first + PIPELINE
+    kernel = kernels()[engine]
+    counted = {stage: trips[stage] + (0,) * (kernel.engines - len(trips[stage])) for stage in kernel.stages}
+    return Estimate(board, counted, cycles, moved * board.beat_bytes)
 
 
 def efficiency(estimate: Estimate, g: Geometry) -> float:
