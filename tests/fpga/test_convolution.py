@@ -178,16 +178,5 @@ def test_planned_tiles_fit_the_buffers(name: str, engine: str):
 
 
 def test_a_layer_whose_pixel_does_not_fit_says_how_much_it_needs():
-    with pytest.raises(ValueError, match="one output pixel needs 4608 words of input on the chip, pynq-z2 has 4096"):
-        planned("conv_int8", boards.board("pynq-z2"), Geometry(1, 3, 3, 512, 1, 3, 3))
-
-
-@pytest.mark.parametrize("name, goal", [("pynq-z2", 0.8), ("zcu104", 0.67)])
-@pytest.mark.parametrize("size, channels", [(56, 64), (28, 128), (14, 256), (7, 512)])
-def test_3x3_layers_of_resnet50_are_modelled_to_reach_the_goal(name: str, goal: float, size: int, channels: int):
-    """Eight images, so that the weights of the last layers are read once for several."""
-    board = boards.board(name)
-    array = board.sizes["conv_int8"]
-    g = Geometry(8, size, size, channels // array["inputs"], channels // array["outputs"], 3, 3, 1, 1, 1, 1)
-    g = planned("conv_int8", board, g)
-    assert efficiency(conv_int8(board, g), g) >= goal
+    with pytest.raises(ValueError, match="one output pixel needs 9216 words of input on the chip, pynq-z2 has 8192"):
+        planned("conv_int8", boards.board("pynq-z2"), Geometry(1, 3, 3, 1024, 1, 3, 3))
