@@ -53,7 +53,9 @@ class Burst:
 @dataclass(frozen=True)
 class Board:
     """One board. `control_base` is the address of the first kernel's registers, those of the next lie `control_stride`
-    bytes further; None where the platform assigns addresses (Alveo). `sizes` are those of each kernel's buffers."""
+    bytes further; None where the platform assigns addresses (Alveo). `overlays` are the kernels that it holds at a time, as
+    many as its DSPs are enough for by arithmetic; those of `fabric_adders` add without DSPs. `sizes` are those of each
+    kernel's buffers."""
 
     name: str
     title: str
@@ -67,6 +69,8 @@ class Board:
     ddr: Memory
     ports: Ports
     resources: dict[str, int]
+    overlays: dict[str, tuple[str, ...]]
+    fabric_adders: tuple[str, ...]
     burst: Burst
     stream_depth: int
     sizes: dict[str, dict[str, int]]
@@ -105,6 +109,8 @@ def board(name: str) -> Board:
         control_base=None if base is None else int(base, 16),
         ddr=Memory(**described.pop("ddr")),
         ports=Ports(ports["number"], ports["bits"], tuple(ports["names"])),
+        overlays={overlay: tuple(of_one) for overlay, of_one in described.pop("overlays").items()},
+        fabric_adders=tuple(described.pop("fabric_adders")),
         burst=Burst(**described.pop("burst")),
         sizes={kernel: described.pop(kernel) for kernel in KERNEL_SIZES},
         **described,

@@ -81,6 +81,7 @@ def registers(b: Board) -> str:
         "about": NEVER.format(name=b.name),
         "board": b.name,
         "control_bits": CONTROL_BITS,
+        "overlays": b.overlays,
         "kernels": {
             k.top: {
                 "base": None if b.control_base is None else f"{b.control_base + i * b.control_stride:#x}",
@@ -107,6 +108,7 @@ def config(k: Kernel, b: Board) -> str:
         f"package.output.format={'xo' if b.flow == 'vitis' else 'ip_catalog'}",
         f"clock={b.clock_mhz}MHz",
         f"syn.top={k.top}",
+        *(f"syn.op=op:{op} impl:fabric" for op in ("fadd", "fsub") if k.top in b.fabric_adders),
         *(f"syn.file=../../../{source}" for source in k.sources),
         f"syn.cflags={flags}",
         f"tb.file=../../../{k.testbench}",

@@ -23,7 +23,8 @@ _BY_KIND = {
 }
 
 # As hls/Makefile compiles for csim: a board computes each operation by itself, so nothing is contracted.
-FLAGS = ("-std=c++14", "-O2", "-ffp-contract=off", "-Wno-unknown-pragmas")
+# Without -fno-gnu-unique all libraries of a process would count trips in the same variable.
+FLAGS = ("-std=c++14", "-O2", "-ffp-contract=off", "-fno-gnu-unique", "-Wno-unknown-pragmas")
 
 
 def compile_kernel(kernel: Kernel, board: Board, folder: Path, hls: Path | None = None) -> Path:
@@ -47,6 +48,7 @@ class Simulated:
 
     def __init__(self, kernel: Kernel, library: Path):
         self.kernel = kernel
+        self.identity = 0  # as the last run wrote it: CONFIG_HASH in the upper 32 bits, VERSION in the lower
         self._library = ctypes.CDLL(str(library))
         self._top = getattr(self._library, kernel.top)
         self._top.argtypes = [_BY_KIND[a.kind] for a in kernel.arguments]
@@ -68,6 +70,7 @@ class Simulated:
             raise TypeError(f"{self.kernel.top} takes {', '.join(names)}; given {', '.join(arguments)}")
         ctypes.memset(self._counts, 0, ctypes.sizeof(self._counts))
         self._top(*(arguments[name] for name in names))
+        self.identity = identity.value
         if identity.value & 0xFFFFFFFF != self.kernel.version:
             raise RuntimeError(
                 f"{self.kernel.top} says VERSION={identity.value & 0xFFFFFFFF}, expected {self.kernel.version}"

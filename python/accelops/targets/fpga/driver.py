@@ -1,0 +1,288 @@
+"""A board that one can work with: buffers in its memory, and launches of its kernels.
+
+A launch makes sure that the overlay with its kernel is loaded (and is what this version of accelops drives), flushes the
+buffers that the host wrote, writes all arguments in one transfer, starts the kernel and polls it until its deadline:
+PYNQ.remote has no interrupts. A kernel that misses its deadline leaves the board dead; the next launch loads the overlay
+again. Launches of one board run in order, by one thread at a time: the v3.1 server does not lock what it keeps.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import overlay
+from .errors import BoardError, BoardFault, BoardHung, BoardLost, OverlayMismatch
+from .link import Link, emulation, report
+from .model import Estimate
+from .overlay import Overlay
+from .pool import Buffer, Moved, Pool
+from .registers import CONTROL, CONTROL_BITS, FIRST_ARGUMENT, Kernel, config_hash, kernels, offsets
+
+SHORTEST_DEADLINE = 1.0  # seconds
+PATIENCE = 10  # times what is modelled
+FIRST_PAUSE, LONGEST_PAUSE = 50e-6, 5e-3  # seconds between polls; a poll over a network takes 0.4e-3
+
+START = 1 << CONTROL_BITS["AP_START"]
+FINISHED = 1 << CONTROL_BITS["AP_DONE"] | 1 << CONTROL_BITS["AP_IDLE"]
+
+_FORMATS = {"read": "<Q", "write": "<Q", "uint32": "<I", "int32": "<i", "float32": "<f"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch that is done. `seconds` passed on this side, from the start to the poll that saw the end; `cycles` are what
+    an emulated board reports (modelled), None on a real one. `switched`: another overlay was loaded for it."""
+
+    kernel: str
+    estimate: Estimate
+    seconds: float
+    cycles: int | None
+    switched: bool
+
+
+@dataclass
+class Counts:
+    """Of a driver's life. `loads`: overlays loaded; `switches`: those that took the place of another; `reloads`: those after
+    a board was dead."""
+
+    launches: int = 0
+    loads: int = 0
+    switches: int = 0
+    reloads: int = 0
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A launch to be made: the argument registers, the buffers that it reads, and those that it writes, with offsets."""
+
+    kernel: Kernel
+    estimate: Estimate
+    words: bytes
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[tuple[Buffer, int], ...]
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return tuple(dict.fromkeys((*self.inputs, *(buffer for buffer, _ in self.outputs))))
+
+
+class Driver:
+    """The board at the other end of `link`. `overlays`: a .bit, or a folder of them, to look at first."""
+
+    def __init__(self, link: Link, overlays: Path | None = None):
+        self.link, self.board, self.where = link, link.board, link.where
+        self.counts = Counts()
+        self.loaded: Overlay | None = None
+        self.lost: BoardLost | None = None
+        self._overlays = overlays
+        self._dead = False
+        self._lock = threading.RLock()
+        self._pool = Pool(link, self._lock)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"accelops {self.where}")
+        self._last: Future[Launch] | None = None
+        self.emulation = emulation(link)
+
+    @property
+    def emulated(self) -> bool:
+        return self.emulation is not None
+
+    @property
+    def held(self) -> int:
+        """Bytes of the buffers in use."""
+        return self._pool.held
+
+    @property
+    def moved(self) -> Moved:
+        """Bytes flushed and fetched."""
+        return self._pool.moved
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """A buffer of the board's memory, at least `nbytes`, not initialised. Raises BoardMemoryExhausted."""
+        with self._lock, self._watched():
+            if self.link.loads_first and self.loaded is None:
+                self._load(next(iter(self.board.overlays.values()))[0])
+            return self._pool.take(nbytes)
+
+    def run(self, kernel: str, estimate: Estimate, /, **arguments: Any) -> Launch:
+        """One launch of `kernel`, after all that were submitted. Pointers are a Buffer, (Buffer, byte offset) or None, where
+        the call does not use one; scalars int or float. `estimate`: what it is modelled to cost, from which its deadline
+        follows. Raises BoardError; its outputs cannot be read then."""
+        call = self._call(kernel, estimate, arguments)
+        if self._last is not None:
+            wait([self._last])
+        return self._launch(call)
+
+    def submit(self, kernel: str, estimate: Estimate, /, **arguments: Any) -> Future[Launch]:
+        """As `run`, by the board's own thread, in the order of submission. Buffers may be read at once (that waits)."""
+        call = self._call(kernel, estimate, arguments)
+        future = self._worker.submit(self._launch, call)
+        for buffer in call.buffers:
+            buffer.pending = future
+        self._last = future
+        return future
+
+    def close(self) -> None:
+        """Finish what was submitted, give all memory back. The driver is of no use afterwards."""
+        self._worker.shutdown()
+        with self._lock:
+            if self.lost is None:
+                self._pool.release()
+                self.lost = BoardLost(f"{self.where}: this driver was closed")
+            self.link.close()
+
+    def _call(self, name: str, estimate: Estimate, arguments: dict[str, Any]) -> _Call:
+        if name not in kernels():
+            raise ValueError(f"kernel={name!r} is none of {', '.join(kernels())}")
+        if estimate.board != self.board:
+            raise ValueError(f"{name}: the estimate is for {estimate.board.name}, the board is {self.board.name}")
+        kernel = kernels()[name]
+        taken = [a for a in kernel.arguments if a.kind != "identity"]
+        if {a.name for a in taken} != set(arguments):
+            raise TypeError(f"{name} takes {', '.join(a.name for a in taken)}; given {', '.join(arguments)}")
+        words = bytearray(offsets(kernel)["VERSION"] - FIRST_ARGUMENT)
+        inputs, outputs = [], []
+        for argument in taken:
+            value = arguments[argument.name]
+            if argument.pointer:
+                buffer, offset = self._place(f"{name}: {argument.name}", value)
+                value = 0 if buffer is None else buffer.address + offset
+                if buffer is not None and argument.kind == "read":
+                    inputs.append(buffer)
+                elif buffer is not None:
+                    outputs.append((buffer, offset))
+            try:
+                struct.pack_into(_FORMATS[argument.kind], words, offsets(kernel)[argument.name] - FIRST_ARGUMENT, value)
+            except (struct.error, OverflowError) as error:
+                raise ValueError(f"{name}: {argument.name}={value!r} is no {argument.kind} ({error})") from None
+        return _Call(kernel, estimate, bytes(words), tuple(inputs), tuple(outputs))
+
+    def _place(self, what: str, value: Buffer | tuple[Buffer, int] | None) -> tuple[Buffer | None, int]:
+        if value is None:
+            return None, 0
+        buffer, offset = value if isinstance(value, tuple) else (value, 0)
+        if not isinstance(buffer, Buffer):
+            raise TypeError(f"{what}: expected a Buffer, (Buffer, byte offset) or None, not {type(buffer).__name__}")
+        if not buffer.of(self._pool):
+            raise ValueError(f"{what}: the buffer is another board's; allocate it on {self.where}")
+        if not 0 <= offset <= buffer.nbytes or offset % self.board.beat_bytes:
+            raise ValueError(
+                f"{what}: offset {offset} in a buffer of {buffer.nbytes} bytes; arrays begin at a beat of "
+                f"{self.board.beat_bytes} bytes"
+            )
+        return buffer, offset
+
+    def _launch(self, call: _Call) -> Launch:
+        with self._lock, self._watched():
+            for buffer in call.inputs:
+                buffer.usable()
+            switched = self._load(call.kernel.top)
+            for buffer in call.buffers:
+                buffer.flush()
+            try:
+                seconds = self._execute(call.kernel, call.words, self._deadline(call.estimate))
+                cycles = self._reported(call.kernel) if self.emulated else None
+            except BoardError as error:
+                for buffer, offset in call.outputs:
+                    buffer.fail(offset, error)
+                raise
+            for buffer, offset in call.outputs:
+                buffer.written(offset)
+            self.counts.launches += 1
+            return Launch(call.kernel.top, call.estimate, seconds, cycles, switched)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Nothing is tried on a connection that broke."""
+        if self.lost is not None:
+            raise BoardLost(f"{self.lost}; connect anew") from self.lost
+        try:
+            yield
+        except BoardLost as error:
+            self.lost = error
+            raise
+
+    def _load(self, kernel: str) -> bool:
+        """Make sure that `kernel` can be started. Whether another overlay had to go for it."""
+        if self.loaded is not None and not self._dead and kernel in self.loaded.kernels:
+            return False
+        before, dead = self.loaded, self._dead
+        found = self._found(kernel)
+        self.loaded = None  # until what is loaded is known to be right
+        self.link.load(found)
+        for other in found.kernels:
+            self._check_identity(kernels()[other], found)
+        self.loaded, self._dead = found, False
+        self.counts.loads += 1
+        self.counts.switches += before is not None and not dead
+        self.counts.reloads += dead
+        return before is not None and not dead
+
+    def _found(self, kernel: str) -> Overlay:
+        if self.loaded is not None and kernel in self.loaded.kernels:
+            return self.loaded
+        return overlay.find(self.board, kernel, self._overlays, emulated=self.emulated)
+
+    def _check_identity(self, kernel: Kernel, loaded: Overlay) -> None:
+        """One start with nothing to do: only then are VERSION and CONFIG_HASH valid."""
+        at = offsets(kernel)
+        self._execute(kernel, bytes(at["VERSION"] - FIRST_ARGUMENT), SHORTEST_DEADLINE)
+        base = overlay.base_address(self.board, kernel.top)
+        found = {name: self.link.read(base + at[name]) for name in ("VERSION", "CONFIG_HASH")}
+        expected = {"VERSION": kernel.version, "CONFIG_HASH": config_hash(kernel, self.board)}
+        if found != expected:
+            said, wanted = (", ".join(f"{name}={value:#x}" for name, value in of.items()) for of in (found, expected))
+            raise OverlayMismatch(
+                f"{self.where}: {kernel.top} of {loaded.bit} says {said}; this version of accelops drives {wanted} on "
+                f"{self.board.name}: build the overlay again from its hls folder"
+            )
+
+    def _execute(self, kernel: Kernel, words: bytes, deadline: float) -> float:
+        """Start and wait. Raises BoardHung."""
+        base = overlay.base_address(self.board, kernel.top)
+        self.link.write(base + FIRST_ARGUMENT, words)
+        started = time.monotonic()
+        self.link.write(base, START.to_bytes(4, "little"))
+        pause = FIRST_PAUSE
+        while not self.link.read(base) & FINISHED:
+            waited = time.monotonic() - started
+            if waited > deadline:
+                self._dead = True
+                raise BoardHung(self._dump(kernel, words, waited))
+            time.sleep(pause)
+            pause = min(1.5 * pause, LONGEST_PAUSE)
+        return time.monotonic() - started
+
+    def _deadline(self, estimate: Estimate) -> float:
+        simulating = estimate.cycles * self.emulation.seconds_per_cycle if self.emulation else 0.0
+        return max(SHORTEST_DEADLINE, PATIENCE * estimate.seconds) + simulating
+
+    def _dump(self, kernel: Kernel, words: bytes, waited: float) -> str:
+        base = overlay.base_address(self.board, kernel.top)
+        at = offsets(kernel)
+        registers = {name: self.link.read(base + at[name]) for name in (*CONTROL, "VERSION", "CONFIG_HASH")}
+        arguments = {
+            a.name: struct.unpack_from(_FORMATS[a.kind], words, at[a.name] - FIRST_ARGUMENT)[0]
+            for a in kernel.arguments
+            if a.kind != "identity"
+        }
+        control = [bit for bit, place in CONTROL_BITS.items() if registers["CTRL"] >> place & 1]
+        return (
+            f"{self.where}: {kernel.top} did not finish in {waited:.1f} s. Registers: "
+            f"{', '.join(f'{name}={value:#x}' for name, value in registers.items())} ({' '.join(control) or 'no bit set'}). "
+            f"Arguments: {', '.join(f'{n}={v:#x}' if isinstance(v, int) else f'{n}={v:g}' for n, v in arguments.items())}. "
+            f"The board counts as dead; its next use loads the overlay again"
+        )
+
+    def _reported(self, kernel: Kernel) -> int:
+        said = report(self.link)
+        if said.faults:
+            raise BoardFault(f"{self.where}: {kernel.top}: {'; '.join(said.faults)}")
+        return said.cycles
