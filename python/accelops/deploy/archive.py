@@ -22,15 +22,12 @@ from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import PT2ArchiveReader
 
 # What symbolic sizes are written with; a name that is none of these could be any function of Python to sympy.
-_SYMBOLIC = frozenset(
-    "Symbol Integer Rational Add Mul Pow Mod PythonMod FloorDiv CleanDiv CeilDiv Max Min Abs "
-    "positive negative nonnegative nonzero integer real True False".split()
+_SYMBOLIC = re.compile(
+    r"Symbol|Integer|Rational|Add|Mul|Pow|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|Max|Min|Abs|"
+    r"positive|negative|nonnegative|nonzero|integer|real|True|False|[a-z]{1,3}\d+"
 )
 _EXPRESSION = re.compile(r"[\w\s'=,()+*/-]*")
-_SYMBOL = re.compile(r"[a-z]{1,3}\d+")
-_ARITHMETIC = frozenset(
-    "getitem add sub mul truediv floordiv mod neg pow eq ne lt le gt ge and_ or_ not_ pos abs".split()
-)
+_ARITHMETIC = re.compile(r"getitem|add|sub|mul|truediv|floordiv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_|not_|pos|abs")
 
 
 def load(path: str | Path) -> ExportedProgram:
@@ -43,12 +40,16 @@ def load(path: str | Path) -> ExportedProgram:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"{path} is no archive of torch.export.save: {error}") from None
     if "models/model.json" not in names:
-        raise ValueError(f"{path} holds no exported program named model: write it with torch.export.save(program, path)")
+        raise ValueError(
+            f"{path} holds no exported program named model: write it with torch.export.save(program, path)"
+        )
     _raise(path, list(_refused(reader, names)))
     try:
         program = torch.export.load(io.BytesIO(content))
     except Exception as error:  # whatever torch's deserializer stumbles over, the file is what is wrong
-        raise ValueError(f"{path} was not written by a torch that torch {torch.__version__} can read: {error}") from error
+        raise ValueError(
+            f"{path} was not written by a torch that torch {torch.__version__} can read: {error}"
+        ) from error
     _raise(path, sorted({f"the call of {node.target}" for node in _calls(program) if not _harmless(node.target)}))
     return program
 
@@ -113,7 +114,7 @@ def _expressions(value: Any) -> Iterator[str]:
 
 def _symbolic(text: str) -> bool:
     names = re.findall(r"[^\W\d]\w*", text)
-    return bool(_EXPRESSION.fullmatch(text)) and all(n in _SYMBOLIC or _SYMBOL.fullmatch(n) for n in names)
+    return bool(_EXPRESSION.fullmatch(text)) and all(_SYMBOLIC.fullmatch(n) for n in names)
 
 
 def _calls(program: ExportedProgram) -> Iterator[torch.fx.Node]:
@@ -127,4 +128,4 @@ def _harmless(target: object) -> bool:
     if isinstance(target, torch._ops.OpOverload | torch._ops.HigherOrderOperator):
         return True
     module, name = getattr(target, "__module__", ""), getattr(target, "__name__", "")
-    return (module == "_operator" and name in _ARITHMETIC) or (module == "torch" and name.startswith("sym_"))
+    return (module == "_operator" and bool(_ARITHMETIC.fullmatch(name))) or (module == "torch" and name.startswith("sym_"))

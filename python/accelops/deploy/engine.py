@@ -70,7 +70,7 @@ class OnBoard:
         return y
 
     def fetch(self, packed: Packed, y: Any, sizes: Sizes) -> Tensor:
-        n, k, p, q = sizes
+        n, _, p, q = sizes
         dtype = np.int32 if packed.layer.raw else np.int8
         if y is None:
             return torch.empty(sizes, dtype=torch.int32 if packed.layer.raw else torch.int8)

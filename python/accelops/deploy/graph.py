@@ -153,7 +153,11 @@ def _drop_identities(program: ExportedProgram) -> None:
 def _constants(program: ExportedProgram) -> dict[Node, Any]:
     """Parameters, buffers, and all that is computed from them alone."""
     signature = program.graph_signature
-    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    named = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
     stored = {**program.constants, **program.state_dict}
     values: dict[Node, Any] = {}
     for node in program.graph.nodes:
@@ -264,7 +268,9 @@ class _Growing:
         while weight.dim() < 4:  # (K, C) to 1x1, (K, C, S) to height 1
             weight = weight.unsqueeze(2)
         bias = torch.zeros(len(weight)) if self.bias is None else self.bias
-        moves = {k: (d, v[0]) if len(v) == 1 else tuple(v) for d, (k, v) in zip((1, 0, 1), self.moves.items(), strict=False)}
+        moves = {
+            k: (d, v[0]) if len(v) == 1 else tuple(v) for d, (k, v) in zip((1, 0, 1), self.moves.items(), strict=False)
+        }
         return Layer(name, self.kind, self.source, tuple(self.nodes), weight, bias, **moves, groups=self.groups,
                      relu=self.relu, reasons=tuple(self.reasons))  # fmt: skip
 

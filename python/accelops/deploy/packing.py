@@ -75,7 +75,9 @@ def launches(layer: Layer, board: Board, source: Form | None = None) -> Launches
     merged = min(layer.groups, max(1, outputs // max(channels, features)))
     in_blocks = ceil_div(merged * channels, outputs)
     number = ceil_div(layer.groups, merged)
-    return Launches(number, merged, ceil_div(in_blocks, blocks_of_word), in_blocks, ceil_div(merged * features, outputs))
+    return Launches(
+        number, merged, ceil_div(in_blocks, blocks_of_word), in_blocks, ceil_div(merged * features, outputs)
+    )
 
 
 def read_form(layer: Layer, board: Board) -> Form:
@@ -84,7 +86,9 @@ def read_form(layer: Layer, board: Board) -> Form:
         return dense(layer.weight.shape[1], board)
     outputs, blocks_of_word = _array(board)
     cut, channels = launches(layer, board), layer.weight.shape[1]
-    reached = (cut.number - 1) * cut.in_blocks + cut.words * blocks_of_word  # the last word may reach beyond the last block
+    reached = (
+        cut.number - 1
+    ) * cut.in_blocks + cut.words * blocks_of_word  # the last word may reach beyond the last block
     blocks = ceil_div(reached, blocks_of_word) * blocks_of_word
     return Form(channels * layer.groups, cut.merged * channels, cut.in_blocks * outputs, blocks)
 

@@ -83,11 +83,14 @@ def placed(network: Network, board: Board, images: Mapping[Node, tuple[int, int]
         raise Unsupported(board, reasons)
     layers = tuple(layer for layer in network.layers if layer.name not in host)
     producer = _producers(layers, board)
-    raw = frozenset(layer for layer in layers if not layer.relu and all(user.op == "output" for user in layer.end.users))
+    raw = frozenset(
+        layer for layer in layers if not layer.relu and all(user.op == "output" for user in layer.end.users)
+    )
     ends = {layer.end for layer in layers if layer not in raw}
     scale_of = {layer: _origin(layer.source, ends) for layer in layers}
     forms = _forms(layers, producer, board)
-    return Placement(board, layers, tuple(l for l in network.layers if l.name in host), producer, scale_of, forms, raw)
+    on_host = tuple(layer for layer in network.layers if layer.name in host)
+    return Placement(board, layers, on_host, producer, scale_of, forms, raw)
 
 
 def _producers(layers: tuple[Layer, ...], board: Board) -> dict[Layer, Layer]:

@@ -205,5 +205,3 @@ def _needs_host(user: Node, placement: Placement, layer: object) -> bool:
     """Whether `user` reads the layer's result on the host."""
     reads_there = any(before is layer and user in after.nodes for after, before in placement.producer.items())
     return not reads_there and user.target is not torch.ops.aten.sym_size.int
-
-

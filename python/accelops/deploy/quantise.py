@@ -107,5 +107,7 @@ def too_long(layer: Layer) -> str | None:
 def to_int8(values: Tensor, scale: float) -> Tensor:
     """Nearest integers, ends included. Raises ValueError where a value is not finite."""
     if not bool(values.isfinite().all()):
-        raise ValueError("a value that is not finite has no int8: the model's input, or what the host computed, has NaN or inf")
+        raise ValueError(
+            "a value that is not finite has no int8: the model's input, or what the host computed, has NaN or inf"
+        )
     return (values.double() / scale).round().clamp(SMALLEST, LARGEST).to(torch.int8)

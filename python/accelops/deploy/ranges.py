@@ -33,7 +33,7 @@ class Histogram:
         self.counts += torch.histc(magnitudes, BINS, 0.0, self.largest).double()
 
     def clip(self, how: str | float) -> float:
-        """"max"; "mse", the clip with the least mean square error; or a percentile of the magnitudes."""
+        """ "max"; "mse", the clip with the least mean square error; or a percentile of the magnitudes."""
         if how == "max":
             return self.largest
         if how == "mse":
@@ -58,7 +58,9 @@ def checked_clip(how: str | float) -> str | float:
     raise ValueError(f"clip={how!r} is unknown; choose 'max', 'mse' or a percentile such as 99.99")
 
 
-def scales(network: Network, batches: list[tuple[Any, ...]], wanted: Iterable[Node], how: str | float) -> dict[Node, float]:
+def scales(
+    network: Network, batches: list[tuple[Any, ...]], wanted: Iterable[Node], how: str | float
+) -> dict[Node, float]:
     """The scale of each node of `wanted`, from the model's values in fp32 over `batches` of flat inputs: their largest
     magnitudes in a first pass, histograms up to these in a second. Raises ValueError where a value is not finite."""
     wanted = frozenset(wanted)
