@@ -38,7 +38,7 @@ def test_a_change_of_a_board_makes_its_generated_files_stale(monkeypatch, tmp_pa
         monkeypatch.setattr(module, "hls_folder", lambda: copy)
     boards.board.cache_clear()
     try:
-        assert {path.name for path in generate.stale()} == {"board.hpp", "registers.json"}
+        assert {path.name for path in generate.stale()} == {"board.hpp", "board.svh", "registers.json"}
         assert generate.main(["--check"]) == 1
         assert generate.main([]) == 0
         assert generate.main(["--check"]) == 0

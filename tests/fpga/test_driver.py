@@ -203,7 +203,7 @@ def test_arguments_that_the_kernel_cannot_take(small: Driver, change: dict, erro
 def test_a_missing_argument_is_named(small: Driver):
     arguments = nothing(small.board)
     del arguments["eps"]
-    with pytest.raises(TypeError, match="adam takes .*eps"):
+    with pytest.raises(TypeError, match=r"adam takes .*eps"):
         small.run("adam", model.adam(small.board, 0), **arguments)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec
 from accelops.kernels.spec import Spec
+from accelops.targets import TARGETS, unavailable
 
 from . import tuned
 from .select import Selection, select
@@ -66,6 +67,8 @@ def explain(op: str | Spec, target: str | None = None, **problem: Any) -> Explan
         specs = [getattr(module, f"{op.capitalize()}Spec")(**problem)]
     else:
         raise ValueError(f"explain: op={op!r} is unknown; choose conv, adam or bucket, or give a Spec")
+    for candidate in TARGETS:
+        unavailable(candidate)  # Selections are made anew where one came or went
     return Explanation(tuple(select(spec, target) for spec in specs))
 
 

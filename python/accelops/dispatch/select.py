@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from accelops.kernels.spec import Spec
-from accelops.targets import TARGETS, KernelFailed, TargetUnavailable, emulated, unavailable
+from accelops.targets import TARGETS, KernelFailed, TargetUnavailable, emulated, follow, unavailable
 from accelops.targets.cpu import native
 
 from . import tuned
@@ -262,3 +262,6 @@ def forget() -> None:
         kept.clear()
     if native is not None:
         native.forget()
+
+
+follow(forget)  # Selections name what was missing

@@ -1,14 +1,17 @@
 """The targets by name, and whether each can be used here: one module a target, imported on first need.
 
 A target's module offers `unavailable() -> str | None`: None where it is ready, else what is missing and how to get it;
-and, where it can be ready without its hardware, `emulated() -> bool`.
+and, where it can be ready without its hardware, `emulated() -> bool`. What it answers is kept, unless it says
+COMES_AND_GOES: then it is asked anew each time, and whoever keeps what follows from the answer registers with `follow`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 TARGETS = ("reference", "cpu", "triton", "xla", "fpga", "aten")
 
@@ -21,23 +24,47 @@ class KernelFailed(RuntimeError):
     """A kernel did not compile or could not be launched; nothing was written. Dispatch sets its Config aside."""
 
 
-@cache
 def unavailable(target: str) -> str | None:
     """None if `target` is ready here, else why not. Raises TargetUnavailable for a name that is no target."""
     if target not in TARGETS:
         raise TargetUnavailable(f"target={target!r} is no target of accelops; choose one of {', '.join(TARGETS)}")
+    module = _module(target)
+    if hasattr(module, "COMES_AND_GOES"):
+        return module.unavailable()
+    return _settled(target)
+
+
+@cache
+def _settled(target: str) -> str | None:
     if target == "aten":
         return None
-    if find_spec(f"accelops.targets.{_room(target)}") is None:
-        return f"this version of accelops has no {target} target"
-    return import_module(f"accelops.targets.{_room(target)}").unavailable()
+    module = _module(target)
+    return f"this version of accelops has no {target} target" if module is None else module.unavailable()
+
+
+@cache
+def _module(target: str) -> ModuleType | None:
+    name = f"accelops.targets.{_room(target)}"
+    return import_module(name) if find_spec(name) is not None else None
+
+
+_followers: list[Callable[[], None]] = []
+
+
+def follow(changed: Callable[[], None]) -> None:
+    """Have `changed` called whenever a target came or went."""
+    _followers.append(changed)
+
+
+def came_or_went() -> None:
+    """A target that comes and goes did."""
+    for changed in _followers:
+        changed()
 
 
 def emulated(target: str) -> bool:
     """Whether a target that is ready runs without its hardware here: right results, and no speed to choose it for."""
-    if target == "aten":
-        return False
-    module = import_module(f"accelops.targets.{_room(target)}")
+    module = _module(target)
     return hasattr(module, "emulated") and module.emulated()
 
 

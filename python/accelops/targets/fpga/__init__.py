@@ -1,13 +1,12 @@
 """FPGA boards: what they are (boards.py), the kernels' registers (registers.py), what is generated from both
-(generate.py), and how long a kernel takes by arithmetic (model.py).
+(generate.py), how long a kernel takes by arithmetic (model.py, convolution.py); and how they are used: found
+(discovery.py), driven (driver.py) through the pynq client (pynq_link.py), or emulated (emulator/).
 
-The kernels in accelops.hls are C-simulated; no board is driven yet, so the target serves nobody.
+The driver runs against emulated boards; no real one was at hand.
 """
 
-from __future__ import annotations
+from .discovery import connect, current, emulated, found, here, on, unavailable
 
+__all__ = ["COMES_AND_GOES", "connect", "current", "emulated", "found", "here", "on", "unavailable"]
 
-def unavailable() -> str | None:
-    return (
-        "this version of accelops drives no FPGA board; its kernels can be C-simulated: make -C hls csim BOARD=pynq-z2"
-    )
+COMES_AND_GOES = True  # what unavailable() answers may change while a process runs

@@ -1,6 +1,6 @@
 """Writes hls/generated/ from hls/boards/*.json and hls/*/kernel*.json: `python -m accelops.targets.fpga.generate`.
 
-For each board: board.hpp (sizes, for the kernels), board.tcl (variables, for the scripts of Vivado), registers.json (the
+For each board: board.hpp (sizes, for the kernels), board.svh (sizes and registers, for hls/rtl), board.tcl (variables, for the scripts of Vivado), registers.json (the
 register map, for drivers), link.cfg (for an Alveo card, AMD UG1393 "v++ Command") and, per kernel, hls_config.cfg (for
 vitis-run and v++, AMD UG1399 "HLS Config File Commands").
 With --check nothing is written; exit status 1 says that a file is not what would be written.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from .boards import Board, board, hls_folder, names
-from .registers import CONTROL_BITS, Kernel, config_hash, kernels, offsets
+from .registers import CONTROL_BITS, FIRST_ARGUMENT, Kernel, config_hash, kernels, offsets
 
 NEVER = "Generated from hls/boards/{name}.json by `python -m accelops.targets.fpga.generate`: never edit it."
 
@@ -52,6 +52,32 @@ def header(b: Board) -> str:
 
 def _camel(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
+
+
+def svh(b: Board) -> str:
+    """Registers are counted in words from the first argument; bit i of ARGUMENTS: word i is one, or half of a pointer."""
+    lines = [
+        f"// {NEVER.format(name=b.name)}",
+        f"`define ACCELOPS_PORT_BITS {b.ports.bits}",
+        f"`define ACCELOPS_STREAM_DEPTH {b.stream_depth}",
+        f"`define ACCELOPS_BURST_BEATS {b.burst.beats}",
+        f"`define ACCELOPS_BURST_OUTSTANDING {b.burst.outstanding}",
+    ]
+    for kernel, of_kernel in b.sizes.items():
+        lines += [f"`define ACCELOPS_{kernel.upper()}_{size.upper()} {value}" for size, value in of_kernel.items()]
+    for k in kernels().values():
+        at = offsets(k)
+        words = {a.name: (at["VERSION" if a.kind == "identity" else a.name] - FIRST_ARGUMENT) // 4 for a in k.arguments}
+        held = [words[a.name] + half for a in k.arguments if a.kind != "identity" for half in range(1 + a.pointer)]
+        count = words["identity"] + 2
+        values = {name.upper(): word for name, word in words.items()} | {
+            "WORDS": count,
+            "ARGUMENTS": f"{count}'h{sum(1 << word for word in held):x}",
+            "VERSION": f"32'h{k.version:x}",
+            "CONFIG_HASH": f"32'h{config_hash(k, b):x}",
+        }
+        lines += [f"`define ACCELOPS_{k.top.upper()}_{name} {value}" for name, value in values.items()]
+    return "\n".join(lines) + "\n"
 
 
 def tcl(b: Board) -> str:
@@ -140,6 +166,7 @@ def generated() -> dict[Path, str]:
         b, folder = board(name), hls_folder() / "generated" / name
         files |= {
             folder / "board.hpp": header(b),
+            folder / "board.svh": svh(b),
             folder / "board.tcl": tcl(b),
             folder / "registers.json": registers(b),
         }

@@ -29,7 +29,11 @@ class OutOfMemory(Refused):
 
 
 class Dropped(ConnectionError):
-    """The connection went away in the middle of a transfer."""
+    """The connection went away in the middle of a transfer; of a read, `before` had arrived."""
+
+    def __init__(self, what: str, before: bytes = b""):
+        super().__init__(f"the connection was lost while a buffer was {what}")
+        self.before = before
 
 
 @dataclass(frozen=True)

@@ -86,14 +86,15 @@ class Machine:
         with self._lock:
             if self.faults.take("drop"):
                 self.ddr.write(address, data[: len(data) // 2], offset)
-                raise Dropped("the connection was lost while a buffer was written")
+                raise Dropped("written")
             self.ddr.write(address, data, offset)
 
     def read(self, address: int, nbytes: int | None = None, offset: int = 0) -> bytes:
         with self._lock:
+            data = self.ddr.read(address, nbytes, offset)
             if self.faults.take("drop"):
-                raise Dropped("the connection was lost while a buffer was read")
-            return self.ddr.read(address, nbytes, offset)
+                raise Dropped("read", data[: len(data) // 2])
+            return data
 
     def flush(self, address: int) -> None:
         with self._lock:

@@ -1,0 +1,173 @@
+"""Which boards there are, and which one is in use.
+
+On a board's own Linux it is found by its FPGA manager; boards on the network are those that PYNQ_REMOTE_DEVICES lists, as
+ADDRESS or ADDRESS:PORT with commas between (PYNQ.remote's servers). A board is connected to once and kept; one that is
+lost is looked for again, and one that does not answer at most every RETRY seconds, so that asking stays cheap.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from .. import TargetUnavailable, came_or_went
+from .driver import Driver
+from .errors import BoardError
+
+REMOTE_VARIABLE = "PYNQ_REMOTE_DEVICES"
+PORT = 7967  # of PYNQ.remote's server
+MANAGER = Path("/sys/class/fpga_manager/fpga0/firmware")  # on a board's own Linux
+RETRY = 5.0  # seconds
+EMULATE = "emulate one: accelops fpga emulate --board pynq-z2"
+
+_in_use: ContextVar[Driver | None] = ContextVar("accelops board in use", default=None)
+
+
+def connect(host: str, port: int = PORT, board: str | None = None, overlays: Path | None = None) -> Driver:
+    """The board at `host`:`port`, which runs PYNQ.remote's server. `board` names it where its Linux does not say what it is;
+    `overlays` is a .bit or a folder of them to look at first. Raises TargetUnavailable without a usable pynq, BoardLost
+    where nothing answers."""
+    _need_pynq()
+    from .pynq_link import remote
+
+    return Driver(remote(host, port, board), overlays)
+
+
+def here(board: str | None = None, overlays: Path | None = None) -> Driver:
+    """The board that this process runs on. Raises TargetUnavailable where that is none, or without a usable pynq."""
+    _need_pynq()
+    if not MANAGER.exists():
+        raise TargetUnavailable(f"this machine is no FPGA board: there is no {MANAGER}")
+    from .pynq_link import local
+
+    return Driver(local(board), overlays)
+
+
+def found() -> list[Driver]:
+    """Every board that answers, the local one first. Raises TargetUnavailable without a usable pynq."""
+    _need_pynq()
+    with _lock:
+        places = dict(_places())
+        for where in [where for where, place in _known.items() if where not in places or place.stale()]:
+            _known.pop(where)
+        for where, open_board in places.items():
+            if where not in _known:
+                _known[where] = _Place.tried(open_board)
+                if _known[where].driver is not None:
+                    came_or_went()
+        return [place.driver for place in _known.values() if place.driver is not None]
+
+
+def current() -> Driver:
+    """The board in use: that of `on`, else the first found. Raises TargetUnavailable with the remedy where there is none."""
+    driver = _in_use.get()
+    if driver is not None:
+        return driver
+    boards = found()
+    if not boards:
+        raise TargetUnavailable(_missing())
+    return boards[0]
+
+
+@contextmanager
+def on(driver: Driver) -> Iterator[Driver]:
+    """Within this context `driver` is the board in use."""
+    token = _in_use.set(driver)
+    try:
+        yield driver
+    finally:
+        _in_use.reset(token)
+
+
+def unavailable() -> str | None:
+    """None where a board is in use or found, else why not. Asked anew each time: boards come and go."""
+    try:
+        lost = current().lost
+    except TargetUnavailable as missing:
+        return str(missing)
+    return None if lost is None else str(lost)
+
+
+def emulated() -> bool:
+    """Whether the board in use is emulated: right results, and no speed to choose it for."""
+    return current().emulated
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a board should be: its driver, or how trying it failed, and when."""
+
+    driver: Driver | None
+    failure: str
+    tried_at: float
+
+    @classmethod
+    def tried(cls, open_board: Callable[[], Driver]) -> _Place:
+        try:
+            return cls(open_board(), "", time.monotonic())
+        except BoardError as error:
+            return cls(None, str(error), time.monotonic())
+
+    def stale(self) -> bool:
+        if self.driver is None:
+            return time.monotonic() - self.tried_at > RETRY
+        if self.driver.lost is not None:
+            came_or_went()
+        return self.driver.lost is not None
+
+
+_lock = threading.RLock()
+_known: dict[str, _Place] = {}
+
+
+def _places() -> Iterator[tuple[str, Callable[[], Driver]]]:
+    if MANAGER.exists():
+        yield "here", here
+    for entry in os.environ.get(REMOTE_VARIABLE, "").split(","):
+        if entry.strip():
+            try:
+                host, port = address(entry)
+            except ValueError as error:
+                raise TargetUnavailable(f"{REMOTE_VARIABLE}: {error}") from None
+            yield f"{host}:{port}", lambda host=host, port=port: connect(host, port)
+
+
+def address(text: str) -> tuple[str, int]:
+    """Of ADDRESS, ADDRESS:PORT or [IPv6]:PORT. Raises ValueError."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or port.endswith("]") or (":" in host and not host.endswith("]")):
+        return text.strip(), PORT
+    if not port.isdecimal() or not 0 < int(port) < 65536 or not host:
+        raise ValueError(
+            f"{text.strip()!r} is no address of a board: expected ADDRESS or ADDRESS:PORT, such as 192.168.2.99"
+        )
+    return host, int(port)
+
+
+def _need_pynq() -> None:
+    if find_spec("pynq") is None:
+        raise TargetUnavailable(
+            "pynq is not installed: pip install 'accelops[fpga]', in an environment of its own, for pynq needs numpy<2"
+        )
+    if version("numpy").split(".")[0] != "1":
+        raise TargetUnavailable(
+            f"pynq {version('pynq')} cannot allocate buffers with numpy {version('numpy')}: pip install 'numpy<2'"
+        )
+
+
+def _missing() -> str:
+    failures = [place.failure for place in _known.values() if place.driver is None]
+    if failures:
+        return f"no FPGA board answers: {'; '.join(failures)}"
+    return (
+        f"no FPGA board is found: this machine is none, and {REMOTE_VARIABLE} lists none. Set it to the address of a board "
+        f"that runs PYNQ.remote's server, or {EMULATE}, then {REMOTE_VARIABLE}=127.0.0.1:{PORT}"
+    )
