@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +45,15 @@ def interpreter_rounds_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         from .interpreter import round_to_bf16
 
         round_to_bf16(monkeypatch)
+
+
+@pytest.fixture
+def driven(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The driver of an emulated FPGA board, in use: its name is the fixture's parameter, one of tests.fpga.driven.BOARDS."""
+    from .fpga.driven import driving
+
+    with driving(request.param) as driver:
+        yield driver
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

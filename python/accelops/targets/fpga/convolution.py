@@ -21,7 +21,8 @@ ENGINES = {"conv_int8": 8, "conv_fp32": 32}  # bits of an element
 @dataclass(frozen=True)
 class Geometry:
     """The scalar arguments of hls/conv/kernel_*.json by their names. Tiles of 0 are to be planned; C_total and K_total, all
-    that an image has, are 0 where that is C and K."""
+    that an image has, are 0 where that is C and K; `rows` and `columns` of the output to make are 0 where that is as many
+    as the padding, the same on both sides, gives: more see zeros beyond the image's end."""
 
     N: int
     H: int
@@ -41,19 +42,21 @@ class Geometry:
     tile_q: int = 0
     C_total: int = 0
     K_total: int = 0
+    rows: int = 0
+    columns: int = 0
 
     def arguments(self) -> dict[str, int]:
         """As the kernels take them."""
-        totals = {"C_total": self.C_total or self.C, "K_total": self.K_total or self.K}
-        return asdict(self) | {"P": self.P, "Q": self.Q} | totals
+        made = {"P": self.P, "Q": self.Q, "C_total": self.C_total or self.C, "K_total": self.K_total or self.K}
+        return {name: value for name, value in asdict(self).items() if name not in ("rows", "columns")} | made
 
     @property
     def P(self) -> int:
-        return (self.H + 2 * self.padding_h - self.dilation_h * (self.R - 1) - 1) // self.stride_h + 1
+        return self.rows or (self.H + 2 * self.padding_h - self.dilation_h * (self.R - 1) - 1) // self.stride_h + 1
 
     @property
     def Q(self) -> int:
-        return (self.W + 2 * self.padding_w - self.dilation_w * (self.S - 1) - 1) // self.stride_w + 1
+        return self.columns or (self.W + 2 * self.padding_w - self.dilation_w * (self.S - 1) - 1) // self.stride_w + 1
 
     @property
     def sets(self) -> int:
@@ -145,8 +148,8 @@ def efficiency(estimate: Estimate, g: Geometry) -> float:
 def planned(engine: str, board: Board, g: Geometry) -> Geometry:
     """`g` with the tiles that are modelled to be fastest. A 1x1 kernel without stride or padding sees an image as one
     row, which is read in one burst. Raises ValueError where not even one pixel's inputs fit."""
-    if (g.R, g.S, g.stride_h, g.stride_w, g.padding_h, g.padding_w) == (1, 1, 1, 1, 0, 0):
-        g = replace(g, H=1, W=g.H * g.W)
+    if (g.R, g.S, g.stride_h, g.stride_w, g.padding_h, g.padding_w, g.P, g.Q) == (1, 1, 1, 1, 0, 0, g.H, g.W):
+        g = replace(g, H=1, W=g.H * g.W, rows=0, columns=0)
     array = board.sizes[engine]
     choices = [tiled for tiled in _tilings(g, array["tile_pixels"]) if tiled.patch_words() <= array["input_words"]]
     if not choices:
