@@ -128,4 +128,6 @@ def _harmless(target: object) -> bool:
     if isinstance(target, torch._ops.OpOverload | torch._ops.HigherOrderOperator):
         return True
     module, name = getattr(target, "__module__", ""), getattr(target, "__name__", "")
-    return (module == "_operator" and bool(_ARITHMETIC.fullmatch(name))) or (module == "torch" and name.startswith("sym_"))
+    return (module == "_operator" and bool(_ARITHMETIC.fullmatch(name))) or (
+        module == "torch" and name.startswith("sym_")
+    )
