@@ -1,17 +1,47 @@
-"""Launches that the tests of the driver make, with what they must give: the reduction kernel, whose result numpy gives to the
-bit, on a board behind any Link."""
+"""What the tests of the driver share: emulated boards behind both wires, and launches with what they must give: the
+reduction kernel, whose result numpy gives to the bit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
+import pytest
 
-from accelops.targets.fpga import model
+from accelops.targets.fpga import discovery, model
 from accelops.targets.fpga.boards import Board
 from accelops.targets.fpga.driver import Driver, Launch
+from accelops.targets.fpga.emulator.machine import Machine
+from accelops.targets.fpga.emulator.server import Server
 from accelops.targets.fpga.pool import Buffer
+
+from .in_process import InProcess
+
+WIRES = (
+    "in process",
+    pytest.param("pynq", marks=pytest.mark.skipif(find_spec("pynq") is None, reason="needs pynq: nox -s fpga")),
+)
+
+
+@contextmanager
+def driving(machine: Machine, wire: str) -> Iterator[Driver]:
+    """`machine` in this process, or behind gRPC and the real pynq client."""
+    if wire == "in process":
+        driver = Driver(InProcess(machine))
+        yield driver
+        driver.close()
+        return
+    server = Server(machine)
+    try:
+        driver = discovery.connect("127.0.0.1", server.port)
+        yield driver
+        driver.close()
+    finally:
+        server.stop()
 
 
 @dataclass(frozen=True)

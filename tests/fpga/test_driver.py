@@ -1,4 +1,4 @@
-"""The driver on an emulated board in this process: launches, buffers, overlays. Results are simulated."""
+"""The driver on emulated boards, in this process and behind the real pynq client: launches, buffers, overlays."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from accelops.targets.fpga.emulator.machine import Machine
 from accelops.targets.fpga.pool import SMALLEST, size_class
 
 from .in_process import InProcess
-from .launching import Sum, check_sum, nothing, random_rows
+from .launching import WIRES, Sum, check_sum, driving, nothing, random_rows
+
+
+@pytest.fixture(params=WIRES)
+def wire(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(params=["pynq-z2", "zcu104"])
-def driver(request: pytest.FixtureRequest):
-    made = Driver(InProcess(Machine(boards.board(request.param))))
-    yield made
-    made.close()
+def driver(request: pytest.FixtureRequest, wire: str):
+    with driving(Machine(boards.board(request.param)), wire) as made:
+        yield made
 
 
 @pytest.fixture
-def small():
-    made = Driver(InProcess(Machine(boards.board("pynq-z2"))))
-    yield made
-    made.close()
+def small(wire: str):
+    with driving(Machine(boards.board("pynq-z2")), wire) as made:
+        yield made
 
 
 def adam_of_nothing(driver: Driver):
@@ -124,12 +127,11 @@ def test_the_overlay_with_the_kernel_is_loaded_and_switches_are_counted(small: D
     assert (small.counts.loads, small.counts.switches, small.counts.reloads) == (3, 2, 0)
 
 
-def test_larger_boards_hold_both_and_never_switch():
-    zcu104 = Driver(InProcess(Machine(boards.board("zcu104"))))
-    adam_of_nothing(zcu104)
-    check_sum(zcu104, seed=9)
-    assert zcu104.counts.switches == 0
-    zcu104.close()
+def test_larger_boards_hold_both_and_never_switch(wire: str):
+    with driving(Machine(boards.board("zcu104")), wire) as zcu104:
+        adam_of_nothing(zcu104)
+        check_sum(zcu104, seed=9)
+        assert zcu104.counts.switches == 0
 
 
 def test_buffers_take_any_bytes(small: Driver):
@@ -176,12 +178,15 @@ def test_memory_is_used_again_and_given_back(small: Driver):
         a.write(np.zeros(5000, np.uint8))
 
 
-def test_a_closed_driver_is_of_no_use(small: Driver):
-    small.allocate(10)
-    small.close()
-    with pytest.raises(RuntimeError, match="was closed"):
-        small.allocate(10)
-    assert small.link.machine.ddr.held == 0
+def test_a_closed_driver_has_given_its_memory_back_and_is_of_no_use(wire: str):
+    machine = Machine(boards.board("pynq-z2"))
+    with driving(machine, wire) as driver:
+        driver.allocate(10)
+        assert machine.ddr.held == SMALLEST
+        driver.close()
+        with pytest.raises(RuntimeError, match="was closed"):
+            driver.allocate(10)
+        assert machine.ddr.held == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ The only file that imports pynq. What pynq 4.0.0 leaves to its users is done her
 - a bitstream whose file name the board has is not sent again (PYNQ issue 1545): the name is a hash of the contents;
 - metadata kept from another run, under a hash of the .bit alone, is not read, and none is written, for processes race on it;
 - exhausted memory is an empty buffer_id, not an error;
-- some of it uses the active device whatever device it is given: the board is made active, by one thread at a time.
+- some of it uses the active device whatever device it is given, and Clocks stays with the first device that it set: the
+  board is made active and Clocks forgets the other, by one thread at a time.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ class PynqLink:
         size = overlay.bit.stat().st_size
         with _loading, self._within(LOADING_SECONDS + size / SLOWEST):
             pynq.Device.active_device = self.device
+            if hasattr(pynq.Clocks, "_real_instance"):
+                del pynq.Clocks._real_instance
             if isinstance(self.device, RemoteDevice):
                 clear_global_state()  # as pynq does itself before it loads on a remote device
             loaded = pynq.Overlay(str(overlay.bit), download=False, device=self.device)
