@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from accelops import cli_deploy
 from accelops.terminal import AsJson, bad_input, progress_bar, stderr, stdout
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from accelops.targets.fpga.emulator.fabric import Launch, Slots
 
 app = typer.Typer(no_args_is_help=True, help="FPGA boards, real and emulated.")
+app.command("deploy")(cli_deploy.deploy)
+app.command("build")(cli_deploy.build)
 
 BoardName = Annotated[str, typer.Option("--board", help="pynq-z2, zcu104 or kv260.")]
 

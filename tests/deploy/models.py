@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from accelops.deploy.graph import exported
+from accelops.deploy.graph import export
 
 
 class Residual(nn.Module):
@@ -95,4 +95,4 @@ def built(kind: type[nn.Module], seed: int = 0, images: int = 2) -> tuple[nn.Mod
 @cache
 def program(kind: type[nn.Module]) -> ExportedProgram:
     """Exporting is what takes time."""
-    return exported(*built(kind))
+    return export(*built(kind))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from accelops import deploy
-from accelops.deploy.graph import exported
+from accelops.deploy.graph import export
 
 MODEL = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()).eval()
 X = torch.randn(2, 1, 3, 3)
@@ -35,7 +35,7 @@ def spring(what: str) -> None:
 def archive(tmp_path):
     ran.clear()
     path = tmp_path / "model.pt2"
-    deploy.save(exported(MODEL, (X,)), path)
+    deploy.save(export(MODEL, (X,)), path)
     return path
 
 
@@ -67,7 +67,7 @@ def test_rewriting_alone_changes_nothing(archive):
 def test_a_write_that_fails_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.export, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        deploy.save(exported(MODEL, (X,)), tmp_path / "model.pt2")
+        deploy.save(export(MODEL, (X,)), tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
 
 
@@ -166,7 +166,7 @@ def test_torch_itself_would_have_run_it(archive):
 def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     path = tmp_path / "model.pt2"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no archive of torch.export.save"):
+    with pytest.raises(ValueError, match=r"is no archive of torch\.export\.save"):
         deploy.load(path)
     with pytest.raises(FileNotFoundError):
         deploy.load(tmp_path / "other.pt2")

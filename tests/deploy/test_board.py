@@ -110,8 +110,6 @@ def test_layers_that_follow_each_other_leave_nothing_to_cross():
     _, _, module = compiled(Sequence)
     crossings = [type(s) for s in module.program.steps].count(Upload)
     assert crossings == 2, "for the first convolution and the first linear map"
-        "input padded, first; second; inner, and outer there"
-    )
 
 
 def test_a_result_that_two_layers_read_is_uploaded_by_neither():

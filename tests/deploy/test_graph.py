@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from accelops import deploy
-from accelops.deploy.graph import exported, network
+from accelops.deploy.graph import export, network
 
 from .models import SHAPES, Residual, built, program
 
 
 def layers_of(model: nn.Module, *shape: int):
-    return network(exported(model.eval(), (torch.randn(2, *shape),))).layers
+    return network(export(model.eval(), (torch.randn(2, *shape),))).layers
 
 
 @pytest.mark.parametrize("kind", SHAPES, ids=lambda kind: kind.__name__)
@@ -75,13 +75,10 @@ def test_a_linear_map_is_found_in_programs_of_either_kind(decomposed):
         nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.ReLU(), nn.Linear(4, 3, bias=False)
     ).eval()
     x = torch.randn(5, 6)
-    whole = exported(model, (x,))
+    whole = export(model, (x,))
     net = network(whole.run_decompositions() if decomposed else whole)
-    assert [(layer.kind, layer.relu, tuple(layer.weight.shape)) for layer in net.layers][0] == (
-        "linear",
-        True,
-        (4, 6, 1, 1),
-    )
+    first = net.layers[0]
+    assert (first.kind, first.relu, tuple(first.weight.shape)) == ("linear", True, (4, 6, 1, 1))
     torch.testing.assert_close(net.run(x)[0], model(x).detach())
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from accelops import deploy
-from accelops.deploy.graph import exported, network
+from accelops.deploy.graph import export, network
 from accelops.deploy.quantise import SHIFTS, fixed_point, quantised, to_int8, too_long
 from accelops.deploy.ranges import Histogram, checked_clip
 from accelops.deploy.reference import Reference, requantised, sums
@@ -20,7 +20,7 @@ from .plainly import result
 
 
 def layer_of(module: nn.Module, shape: tuple[int, ...]):
-    (layer,) = network(exported(module.eval(), (torch.randn(2, *shape),))).layers
+    (layer,) = network(export(module.eval(), (torch.randn(2, *shape),))).layers
     return layer
 
 

@@ -1,6 +1,7 @@
 """A trained model onto an FPGA board: folded, quantised to int8, cut into tiles, run.
 
     from accelops import deploy
+    deploy.save(deploy.export(model.eval(), example_inputs), "model.pt2")      # for accelops fpga deploy
     module = deploy.compile(model, example_inputs, board="pynq-z2", calibration=loader)
     with fpga.on(driver):
         logits = module(images)
@@ -14,8 +15,9 @@ integers; placement.py and packing.py say what runs where, and how it lies there
 from __future__ import annotations
 
 from .archive import load, save
+from .graph import export
 from .module import Deployed, Verification, compile
 from .placement import Unsupported
 from .report import Report
 
-__all__ = ["Deployed", "Report", "Unsupported", "Verification", "compile", "load", "save"]
+__all__ = ["Deployed", "Report", "Unsupported", "Verification", "compile", "export", "load", "save"]

@@ -103,7 +103,7 @@ def _last_uses(nodes: Sequence[Node], outputs: Iterable[Any]) -> dict[Node, list
     return found
 
 
-def exported(model: nn.Module | ExportedProgram, example_inputs: tuple[Any, ...]) -> ExportedProgram:
+def export(model: nn.Module | ExportedProgram, example_inputs: tuple[Any, ...]) -> ExportedProgram:
     """`model` as a program, for any number of images where it allows that. Raises ValueError for a model in training."""
     if isinstance(model, ExportedProgram):
         return model

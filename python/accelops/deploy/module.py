@@ -17,7 +17,7 @@ from accelops.targets.fpga import boards
 from accelops.targets.fpga.errors import BoardError
 
 from .engine import OnBoard
-from .graph import Network, exported, network
+from .graph import Network, export, network
 from .packing import Packed
 from .placement import Placement, placed
 from .program import Program, image, program
@@ -165,7 +165,7 @@ def compile(
     board or clip, a model in training, and calibration without data or with values that are not finite.
     """
     clip, described = checked_clip(clip), boards.board(board)
-    net = network(exported(model, example_inputs))
+    net = network(export(model, example_inputs))
     if not net.layers:
         raise ValueError("the model has no convolution and no linear layer: nothing of it would run on the board")
     example = _flat_inputs(net, example_inputs)
