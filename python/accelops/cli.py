@@ -114,7 +114,7 @@ def demo(
     if export is not None:
         from accelops import deploy
 
-        deploy.save(deploy.export(outcome.trainings["torch"].model, (loaded.test[0][:2],)), export)
+        deploy.save(deploy.export(outcome.trainings["torch"].model.eval(), (loaded.test[0][:2],)), export)
     if as_json:
         emit(outcome.to_dict())
     else:
