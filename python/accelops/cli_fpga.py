@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from accelops import cli_deploy
-from accelops.terminal import AsJson, bad_input, emit, progress_bar, stderr, stdout
+from accelops.terminal import AsJson, bad_input, emit, stderr, stdout
 
 if TYPE_CHECKING:
     from accelops.targets.fpga.driver import Driver
