@@ -21,7 +21,7 @@ from accelops.targets.fpga.errors import BoardHung
 from accelops.targets.fpga.gradients import Sides, weight_plan
 
 from ..fpga.driven import BOARDS, recorded
-from .contract import BY_NAME, ConvContract
+from .contract import BY_NAME, ConvContract, Operands, results
 
 SPEC = BY_NAME["2d"].spec(bias=True)
 
@@ -33,13 +33,21 @@ class TestFpga(ConvContract):
 
     @pytest.fixture(autouse=True)
     def _sampled(self, request: pytest.FixtureRequest) -> None:
-        """Where C-simulation takes too long for all, one Spec of each case, others every time: the larger board's array
-        makes eight times the products, most of them, in cases as small as these, of padding; a wire takes 5 ms a launch."""
-        self.sampled = request.node.callspec.params["driven"] != "pynq-z2"
+        """All Specs are tried once, on one board. Otherwise one of each case, others every time: the larger board's array
+        makes eight times the products, most of them, in cases as small as these, of padding, which C-simulation takes its
+        time for; a wire takes 5 ms a launch."""
+        everything = "test_every_direction_matches_fp64_in_both_memory_formats"
+        self.sampled = request.node.originalname != everything or request.node.callspec.params["driven"] != "pynq-z2"
 
     def supported(self, specs: Iterator[ConvSpec]) -> list[ConvSpec]:
         served = super().supported(specs)
         return random.sample(served, min(1, len(served))) if self.sampled else served
+
+    def assert_same_on_every_thread_count(self, config: fpga.Config, spec: ConvSpec, given: Operands) -> None:
+        """Threads take part in packing at most; two runs agree to the last bit."""
+        torch.set_num_threads(3)
+        one, two = (results(fpga, config, spec, given) for _ in range(2))
+        assert all(map(torch.equal, one, two)), (config, spec)
 
     @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
     def test_what_is_more_than_memory_takes_comes_in_parts(
