@@ -6,8 +6,10 @@ import copy
 import io
 import os
 import pickle
-import threading
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,20 +115,47 @@ def test_tensors_of_several_devices_are_refused_but_where_accelerators_take_them
     assert torch.equal(x[rows].cpu(), here[rows])
 
 
-def test_autograd_goes_through_in_any_thread():
+def test_autograd_goes_through():
     _, x = there(3)
     x.requires_grad_()
-    errors = []
+    (x * x).sum().backward()
+    assert torch.equal(x.grad.cpu(), 2 * x.detach().cpu()) and x.grad.device.type == "fpga"
 
-    def backward() -> None:
-        try:
-            (x * x).sum().backward()
-        except BaseException as error:
-            errors.append(error)
 
-    thread = threading.Thread(target=backward)
+AUTOGRAD = """
+import sys, threading, warnings
+import torch, accelops
+from accelops.targets.fpga import boards
+from accelops.targets.fpga.driver import Driver
+from accelops.targets.fpga.emulator.machine import Machine
+from tests.fpga.in_process import InProcess
+
+def backward(device):
+    x = torch.ones(3, device=device, requires_grad=True)
+    (x * x).sum().backward()
+    assert x.grad.tolist() == [2, 2, 2]
+    print("right", flush=True)
+
+if sys.argv[1] == "late":
+    backward("cpu")
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for boards_given in (1, 2):
+        accelops.fpga_device(*(Driver(InProcess(Machine(boards.board("pynq-z2")))) for _ in range(boards_given)))
+print([str(w.message)[:40] for w in said])
+backward("fpga:1")
+if sys.argv[1] == "first":
+    thread = threading.Thread(target=backward, args=("fpga:1",))
     thread.start(), thread.join()
-    assert not errors and torch.equal(x.grad.cpu(), 2 * x.detach().cpu()) and x.grad.device.type == "fpga"
+"""
+
+
+@pytest.mark.parametrize("when", ["first", "late"])
+def test_autograd_goes_through_in_threads_where_the_device_comes_first_and_without_them_where_it_comes_late(when: str):
+    command = [sys.executable, "-W", "ignore", "-c", AUTOGRAD, when]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
+    assert done.stdout.count("right") == 2 and not done.returncode, done.stderr
+    assert ("autograd ran before" in done.stdout) == (when == "late")
 
 
 def test_random_numbers_are_the_cpus():
@@ -135,7 +164,7 @@ def test_random_numbers_are_the_cpus():
     torch.manual_seed(3)
     assert torch.equal(torch.randn(5, device="fpga").cpu(), want)
     assert torch.equal(torch.randn(5, device="fpga", generator=torch.Generator("fpga").manual_seed(3)).cpu(), want)
-    with torch.random.fork_rng(device_type="fpga"):
+    with torch.random.fork_rng(devices=[0], device_type="fpga"):
         torch.fpga.manual_seed_all(3)
         assert torch.equal(
             F.dropout(torch.ones(9, device="fpga")).cpu(), (torch.manual_seed(3), F.dropout(torch.ones(9)))[1]

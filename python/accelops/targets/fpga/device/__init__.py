@@ -7,6 +7,7 @@ interface.py is torch.fpga; build.py compiles. Which ops boards do is dispatch's
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,8 @@ import torch
 from ... import TargetUnavailable
 from ..discovery import found
 from ..driver import Driver
+
+MOST_BOARDS = 8  # a thread of torch's autograd waits for each
 
 _lock = threading.Lock()
 _registered = False
@@ -24,6 +27,8 @@ def register_device(drivers: Sequence[Driver] = ()) -> None:
     possible: tensors keep their values. Raises TargetUnavailable without a board or a C++ compiler, or where another
     package has taken the one place that torch has for such devices."""
     drivers = list(drivers) or found()
+    if len(drivers) > MOST_BOARDS:
+        raise ValueError(f"fpga: {len(drivers)} boards are too many for a process; give {MOST_BOARDS} at most")
     if not drivers:
         raise TargetUnavailable(
             "no FPGA board is found: connect to one, as in accelops.fpga_device(accelops.targets.fpga.connect(HOST))"
@@ -33,6 +38,7 @@ def register_device(drivers: Sequence[Driver] = ()) -> None:
         from . import residence
 
         residence.attach(drivers)
+        _prepare_autograd(len(drivers))
 
 
 def _register() -> None:
@@ -54,6 +60,27 @@ def _register() -> None:
     kernels.impl("fetch", residence.fetch, "CompositeExplicitAutograd")
     _kept.append(kernels)
     _registered = True
+
+
+def _prepare_autograd(boards: int) -> None:
+    """Autograd makes one thread for each device there is when it first runs, and none later: so it runs now, and is told of
+    as many as there may ever be. Where it ran before, with less, it has to do without threads."""
+    ops = torch.ops.accelops_fpga
+    ops.set_autograd_devices(MOST_BOARDS)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            probe = torch.empty(1, device=f"fpga:{boards - 1}", requires_grad=True)
+            probe.view(1).backward(torch.empty(1, device=probe.device))
+    except RuntimeError:
+        torch.autograd.set_multithreading_enabled(False)
+        warnings.warn(
+            "accelops: torch's autograd ran before it knew of device fpga, and makes no threads later: from this thread "
+            "backward works, from others call torch.autograd.set_multithreading_enabled(False) first. To have threads, make "
+            "accelops.fpga_device() the first thing that a process does",
+            stacklevel=4,
+        )
+    finally:
+        ops.set_autograd_devices(boards)
 
 
 _kept: list[torch.library.Library] = []  # unregistered when it is collected

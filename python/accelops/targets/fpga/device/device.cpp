@@ -169,12 +169,12 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return {kFpga, static_cast<DeviceIndex>(exchange_device(device.index()))};
   }
   c10::Device getDevice() const override { return {kFpga, current_device}; }
-  void setDevice(c10::Device device) const override { exchange_device(device.index()); }
+  void setDevice(c10::Device device) const override { current_device = device.index(); }  // autograd's threads: any
   void uncheckedSetDevice(c10::Device device) const noexcept override { current_device = device.index(); }
   c10::Stream getStream(c10::Device device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, device); }
   c10::Stream getDefaultStream(c10::Device device) const override { return getStream(device); }
   c10::Stream exchangeStream(c10::Stream stream) const noexcept override { return stream; }
-  DeviceIndex deviceCount() const noexcept override { return static_cast<DeviceIndex>(device_count); }
+  DeviceIndex deviceCount() const noexcept override { return static_cast<DeviceIndex>(autograd_devices); }
   // Launches block: there is nothing to wait for.
   bool queryStream(const c10::Stream&) const override { return true; }
   void synchronizeStream(const c10::Stream&) const override {}
@@ -224,7 +224,8 @@ TORCH_LIBRARY(accelops_fpga, m) {
   m.def("set_away(int block) -> ()", [](int64_t id) { known_block(id)->away = true; });
   m.def("take_freed() -> int[]", &take_freed);
   m.def("fallbacks() -> Dict(str, int)", &counted_fallbacks);
-  m.def("set_device_count(int count) -> ()", [](int64_t count) { device_count = count; });
+  m.def("set_device_count(int count) -> ()", [](int64_t count) { device_count = autograd_devices = count; });
+  m.def("set_autograd_devices(int count) -> ()", [](int64_t count) { autograd_devices = count; });
   m.def("current_device() -> int", []() -> int64_t { return current_device; });
   m.def("exchange_device(int index) -> int", &exchange_device);
 }

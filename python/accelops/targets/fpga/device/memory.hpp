@@ -22,6 +22,7 @@ constexpr auto kFpga = c10::DeviceType::PrivateUse1;
 // ---- devices --------------------------------------------------------------------------------------------------------
 
 std::atomic<int64_t> device_count{0};
+std::atomic<int64_t> autograd_devices{0};  // as many as torch is told there are: it makes threads for them, once
 thread_local DeviceIndex current_device = 0;
 
 void set_device(int64_t index) {
