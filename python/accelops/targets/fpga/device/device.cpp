@@ -221,7 +221,7 @@ TORCH_LIBRARY(accelops_fpga, m) {
   m.def("host_side(int block) -> Tensor", &host_side);  // all of it, whoever is current; does not keep it alive
   m.def("touch(int block, bool writes) -> ()", [](int64_t id, bool writes) { touch(known_block(id), writes); });
   m.def("take_changed(int block) -> bool", [](int64_t id) { return known_block(id)->changed.exchange(false); });
-  m.def("set_away(int block) -> ()", [](int64_t id) { known_block(id)->away = true; });
+  m.def("set_away(int block, bool away) -> ()", [](int64_t id, bool away) { known_block(id)->away = away; });
   m.def("take_freed() -> int[]", &take_freed);
   m.def("fallbacks() -> Dict(str, int)", &counted_fallbacks);
   m.def("set_device_count(int count) -> ()", [](int64_t count) { device_count = autograd_devices = count; });

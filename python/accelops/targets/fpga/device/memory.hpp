@@ -89,7 +89,6 @@ void touch(Block* block, bool writes) {
   if (block->away) {
     static auto fetch = c10::Dispatcher::singleton().findSchemaOrThrow("accelops_fpga::fetch", "").typed<void(int64_t)>();
     fetch.call(block->id);
-    block->away = false;
   }
   if (writes) block->changed = true;
 }

@@ -166,11 +166,12 @@ class Home:
     def written(self, view: Tensor, layout: Hashable, unpack: Callable[[Buffer], None]) -> None:
         """A launch has: the board alone is current, until `unpack` is called with the copy's buffer."""
         self.copies[self._place(view, layout)[0]].unpack = unpack
-        _ops.set_away(self.block)
+        _ops.set_away(self.block, True)
 
     def fetch_all(self) -> None:
         for copy in self.copies.values():
             self.fetch(copy)
+        _ops.set_away(self.block, False)
 
     def fetch(self, copy: _Copy) -> None:
         """Make the host's side current. Raises the error of the launch that was to write the copy and failed."""
