@@ -65,8 +65,9 @@ def test_a_hang_is_raised_and_the_next_use_is_right(machine: Machine, driver: Dr
 
 def test_a_parameter_at_which_a_step_failed_is_as_before_or_cannot_be_read(machine: Machine, driver: Driver):
     values = torch.randn(9)
-    weight = nn.Parameter(values.to("fpga"))
-    weight.grad = torch.ones_like(weight)
+    other, weight = (nn.Parameter(values.to("fpga")) for _ in range(2))
+    other.grad, weight.grad = torch.ones_like(weight), torch.ones_like(weight)
+    torch.optim.Adam([other]).step()  # the overlay is loaded
     optimizer = torch.optim.Adam([weight], 0.1)
     machine.faults.add(parse("hang"))
     with pytest.raises(BoardHung):
