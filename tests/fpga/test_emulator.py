@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -163,6 +164,7 @@ def test_a_slow_launch_is_overtaken_by_a_bitstream_and_writes_nothing(small: Hos
     small.machine.faults.add(parse("slow=30"))
     arguments = small.reduction(rows())
     small.start("reduce", **arguments)
+    time.sleep(0.05)  # until it waits
     small.machine.load(small.bit.read_bytes())
     assert (small.memory(arguments["out0"]) == FRESH).all()
     assert small.read("reduce", "CTRL") == IDLE and not small.machine.fabric.launches

@@ -75,6 +75,8 @@ FLATS, OUTS = tuple(f"flats{i}" for i in range(4)), tuple(f"out{i}" for i in ran
         (never_flushed("grad", 256), "grad: the buffer at .* is read, and nothing was ever flushed into it"),
         (same("weight_out", "grad"), "weight_out overlaps grad|grad overlaps weight_out"),
         (same("exp_avg_out", "weight_out"), "overlaps"),
+        (moved("weight_out", by=8), "overlaps"),
+        (lambda host, a: a.update(weight=a["weight"] | 1 << 32), "weight reaches from 0x1[0-9a-f]{8} to"),
         (change(flags=1), "max_exp_avg_sq reaches from 0x0"),
         (change(flags=2), "rounded_out reaches from 0x0"),
     ],
