@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +46,24 @@ def interpreter_rounds_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         from .interpreter import round_to_bf16
 
         round_to_bf16(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def emulated_board() -> Iterator[Callable[[str], Any]]:
+    """`emulated_board(name)`: the driver of one of tests.fpga.driven.BOARDS, the same for all tests."""
+    from .fpga.driven import emulated
+
+    with ExitStack() as running:
+        yield cache(lambda name: running.enter_context(emulated(name)))
+
+
+@pytest.fixture
+def driven(request: pytest.FixtureRequest, emulated_board: Callable[[str], Any]) -> Iterator[Any]:
+    """The driver of the board that the fixture's parameter names, in use."""
+    from accelops.targets import fpga
+
+    with fpga.on(emulated_board(request.param)) as driver:
+        yield driver
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -64,8 +64,8 @@ def run(
     parameters = _parameters(spec)
     if spec.direction == "fprop":
         before = forward_kernel(spec.device)(first, second, third, *parameters)
-        return _activated(spec.activation, before, in_place=not save), before if save else None
-    grad_output = _through_activation(spec.activation, first, third)
+        return activated(spec.activation, before, in_place=not save), before if save else None
+    grad_output = through_activation(spec.activation, first, third)
     backward = backward_kernel(spec.device)
     if spec.direction == "dgrad":
         input = empty(spec, spec.input)  # only its shape and format are looked at
@@ -80,7 +80,7 @@ def _parameters(spec: ConvSpec) -> tuple[Any, ...]:
     return spec.stride, spec.padding, spec.dilation, spec.transposed, output_padding, spec.groups
 
 
-def _activated(activation: str, x: Tensor, in_place: bool) -> Tensor:
+def activated(activation: str, x: Tensor, in_place: bool) -> Tensor:
     if activation == "relu":
         return x.relu_() if in_place else x.relu()
     if activation == "silu":
@@ -88,7 +88,7 @@ def _activated(activation: str, x: Tensor, in_place: bool) -> Tensor:
     return torch.nn.functional.gelu(x) if activation == "gelu" else x
 
 
-def _through_activation(activation: str, grad: Tensor, saved: Tensor | None) -> Tensor:
+def through_activation(activation: str, grad: Tensor, saved: Tensor | None) -> Tensor:
     if activation == "relu":
         return _aten.threshold_backward(grad, saved, 0)
     if activation == "silu":

@@ -9,12 +9,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from accelops import cli_deploy
 from accelops.terminal import AsJson, bad_input, emit, stderr, stdout
 
 if TYPE_CHECKING:
     from accelops.targets.fpga.driver import Driver
 
 app = typer.Typer(no_args_is_help=True, help="FPGA boards, real and emulated.")
+app.command("deploy")(cli_deploy.deploy)
+app.command("build")(cli_deploy.build)
 
 BoardName = Annotated[str, typer.Option("--board", help="pynq-z2, zcu104 or kv260.")]
 

@@ -97,6 +97,7 @@ class BucketContract:
     implementation: ClassVar[ModuleType]
     config: ClassVar[Any]
     steps: ClassVar[int] = 30  # of error feedback
+    numel: ClassVar[int] = 70_001  # of the buffers of which one is enough
 
     def spec(self, direction: str, tensors: Sequence[Tensor], flat: Tensor, **fields: Any) -> BucketSpec:
         names = {str(t.dtype).removeprefix("torch.") for t in tensors}
@@ -168,7 +169,7 @@ class BucketContract:
     @pytest.mark.parametrize("wire", DTYPES)
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_a_scale_costs_no_accuracy(self, dtype: torch.dtype, wire: torch.dtype, scale: float) -> None:
-        tensor = torch.randn(70_001).to(dtype)
+        tensor = torch.randn(self.numel).to(dtype)
         exact = tensor.double() * scale
         assert_as_good_as_torch(self.pack([tensor], wire, scale), (tensor.float() * scale).to(wire), exact)
         back = torch.full_like(tensor, float("nan"), dtype=wire)
@@ -178,10 +179,10 @@ class BucketContract:
     @pytest.mark.parametrize("wire", DTYPES)
     def test_error_feedback_loses_nothing_over_many_steps(self, wire: torch.dtype) -> None:
         steps, scale = self.steps, 0.25
-        residual = torch.zeros(70_003 + 6 * 5)
+        residual = torch.zeros(self.numel + 6 * 5)
         given, sent = (torch.zeros(residual.numel(), dtype=torch.float64) for _ in range(2))
         for _ in range(steps):
-            tensors = [torch.randn(70_003), torch.randn(5, 12)[:, ::2]]
+            tensors = [torch.randn(self.numel), torch.randn(5, 12)[:, ::2]]
             given += scale * torch.cat([t.reshape(-1) for t in tensors]).double()
             before = residual.clone()
             flat = self.pack(tensors, wire, scale, residual)
@@ -207,9 +208,9 @@ class BucketContract:
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("wire", DTYPES)
     def test_reduce_adds_in_float32_and_rounds_once(self, wire: torch.dtype, dtype: torch.dtype, ranks: int) -> None:
-        flats = [torch.randn(70_001).to(wire) for _ in range(ranks)]
-        out = self.reduce(flats, torch.full((70_001,), float("nan"), dtype=dtype), 1 / ranks)
-        total = torch.zeros(70_001)
+        flats = [torch.randn(self.numel).to(wire) for _ in range(ranks)]
+        out = self.reduce(flats, torch.full((self.numel,), float("nan"), dtype=dtype), 1 / ranks)
+        total = torch.zeros(self.numel)
         for flat in flats:
             total += flat.float()
         exact = torch.stack(flats).double().sum(0) / ranks
@@ -218,7 +219,7 @@ class BucketContract:
     @pytest.mark.parametrize("wire", DTYPES)
     def test_reduce_may_write_over_one_of_its_buffers(self, wire: torch.dtype) -> None:
         for rank in range(3):
-            flats = [torch.randn(70_001).to(wire) for _ in range(3)]
+            flats = [torch.randn(self.numel).to(wire) for _ in range(3)]
             expected = self.reduce(flats, torch.empty_like(flats[0]))
             assert_same_bits(self.reduce(flats, flats[rank]), expected)
 
@@ -285,6 +286,6 @@ class Float32Contract(BucketContract):
         assert self.reduce([flats[0], flats[2], flats[1]], torch.empty(100)).eq(1).all()
 
     def test_wire_and_residual_add_up_exactly(self) -> None:
-        tensor, residual = torch.randn(70_001), torch.zeros(70_001)
+        tensor, residual = torch.randn(self.numel), torch.zeros(self.numel)
         flat = self.pack([tensor], torch.bfloat16, 0.5, residual)
         assert torch.equal(flat.float() + residual, tensor * 0.5)

@@ -46,7 +46,7 @@ def objections(kernel: Kernel, board: Board, arguments: Arguments) -> list[str]:
 def _conv_objections(engine: str, board: Board, a: Arguments) -> list[str]:
     g, array = geometry(a), board.sizes[engine]
     at_least_one = ("C", "R", "S", "stride_h", "stride_w", "dilation_h", "dilation_w", "tile_n", "tile_p", "tile_q")
-    if empty(g):
+    if empty(a):
         return []
     wrong = [f"{name}=0" for name in at_least_one if a[name] == 0]
     if wrong:

@@ -84,27 +84,20 @@ def _reduce(board: Board, a: Arguments, ddr: Ddr) -> Meaning:
     return Meaning(reach, reduce(board, [numel for *_, numel in words], a["ranks"], wire_bf16, out_bf16))
 
 
-@dataclass(frozen=True)
-class Launched(Geometry):
-    """P and Q as they are given, which differ from Geometry's where padding is not the same on both sides."""
-
-    P: int = 0
-    Q: int = 0
+def geometry(a: Arguments) -> Geometry:
+    """P and Q as they are given."""
+    return Geometry(**{f.name: a[f.name] for f in fields(Geometry) if f.name in a}, rows=a["P"], columns=a["Q"])
 
 
-def geometry(a: Arguments) -> Launched:
-    return Launched(**{field.name: a[field.name] for field in fields(Launched)})
-
-
-def empty(g: Launched) -> bool:
+def empty(a: Arguments) -> bool:
     """A launch of nothing, which does nothing whatever its other arguments are."""
-    return 0 in (g.N, g.P, g.Q, g.K)
+    return 0 in (a["N"], a["P"], a["Q"], a["K"])
 
 
 def _conv(top: str, board: Board, a: Arguments) -> Meaning:
     g, array = geometry(a), board.sizes[top]
-    if empty(g):
-        g = Launched(0, 1, 1, 1, 0, tile_n=1, tile_p=1, tile_q=1)
+    if empty(a):
+        g = Geometry(0, 1, 1, 1, 0, tile_n=1, tile_p=1, tile_q=1)
     element, block = ENGINES[top] // 8, array["outputs"]
     blocks = array["inputs"] // block  # of a word of input channels
     flagged = bool(a["flags"] & 1)
