@@ -20,6 +20,9 @@ const Layer kLayers[] = {
     {2, 5, 7, 1, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 3, 4},  // tiles that do not divide
     {3, 4, 3, 2, 1, 1, 1, 1, 1, 0, 0, 1, 1, 2, 4, 3},  // several images in a tile
     {1, 9, 8, 1, 1, 3, 3, 2, 2, 1, 1, 1, 1, 1, 2, 3},
+    {2, 8, 7, 2, 1, 1, 1, 2, 3, 0, 0, 1, 1, 2, 4, 3},  // a kernel of one tap skips rows and columns
+    {1, 7, 6, 1, 2, 1, 1, 3, 2, 2, 1, 1, 1, 1, 2, 3},  // and padding between them
+    {1, 5, 9, 1, 1, 1, 3, 2, 2, 0, 1, 1, 1, 1, 3, 2},
     {1, 8, 9, 2, 2, 5, 3, 2, 1, 4, 0, 1, 2, 1, 4, 4},
     {1, 6, 6, 1, 1, 3, 3, 3, 2, 3, 3, 1, 1, 1, 3, 2},  // rows and columns of padding alone
     {2, 5, 4, 1, 1, 2, 2, 1, 1, 0, 0, 1, 1, 1, 2, 4, 4, 4},  // a phase of a strided layer's gradient: beyond the last column
