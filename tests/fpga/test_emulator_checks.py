@@ -75,6 +75,8 @@ FLATS, OUTS = tuple(f"flats{i}" for i in range(4)), tuple(f"out{i}" for i in ran
         (never_flushed("grad", 256), "grad: the buffer at .* is read, and nothing was ever flushed into it"),
         (same("weight_out", "grad"), "weight_out overlaps grad|grad overlaps weight_out"),
         (same("exp_avg_out", "weight_out"), "overlaps"),
+        (moved("weight_out", by=8), "overlaps"),
+        (lambda host, a: a.update(weight=a["weight"] | 1 << 32), "weight reaches from 0x1[0-9a-f]{8} to"),
         (change(flags=1), "max_exp_avg_sq reaches from 0x0"),
         (change(flags=2), "rounded_out reaches from 0x0"),
     ],
@@ -130,22 +132,42 @@ def convolution(host: Host, engine: str, g: Geometry, flags: int) -> dict[str, i
         operands["bias"] = host.buffer(np.zeros(4 * g.K * block, np.uint8))
     if engine == "conv_int8" and not flags:
         operands["scale"] = host.buffer(np.ones(12 * g.K * block, np.uint8))
+    if engine == "conv_int8":
+        operands |= {"x1": operands["x"], "y1": operands["y"]}
     return operands | g.arguments() | {"flags": flags}
 
 
 SMALL = Geometry(2, 4, 5, 1, 2, 3, 3, padding_h=1, padding_w=1, tile_n=1, tile_p=2, tile_q=5)
 
 
+@pytest.mark.parametrize("name", ["pynq-z2", "zcu104"])
 @pytest.mark.parametrize("engine", ["conv_fp32", "conv_int8"])
 @pytest.mark.parametrize("flags", [0, 1])
 def test_operands_of_a_convolution_as_long_as_they_must_be_are_taken_and_a_beat_less_is_not(
-    host: Host, engine: str, flags: int
+    tmp_path: Path, name: str, engine: str, flags: int
 ):
+    host = Host(Machine(boards.board(name)), tmp_path, (engine,))
     arguments = convolution(host, engine, SMALL, flags)
     host.run(engine, **arguments)
-    for name in ("x", "w", "y", *({"bias", "scale"} & set(arguments))):
-        with pytest.raises(Refused, match=rf"^{engine}: {name} reaches from"):
-            host.start(engine, **arguments | {name: arguments[name] + PYNQ_Z2.beat_bytes})
+    for operand in ("x", "w", "y", *({"bias", "scale"} & set(arguments))):
+        moved = {
+            alias: arguments[alias] + host.board.beat_bytes for alias in (operand, f"{operand}1") if alias in arguments
+        }
+        with pytest.raises(Refused, match=rf"^{engine}: {operand} reaches from"):
+            host.start(engine, **arguments | moved)
+
+
+@pytest.mark.parametrize("operand", ["x1", "y1"])
+def test_an_operand_that_two_ports_share_is_at_one_address(tmp_path: Path, operand: str):
+    """Only an array of two lanes has both ports; that of pynq-z2 does not look at the second."""
+    for name in ("pynq-z2", "zcu104"):
+        host = Host(Machine(boards.board(name)), tmp_path / name, ("conv_int8",))
+        arguments = convolution(host, "conv_int8", SMALL, 0) | {operand: 0}
+        if host.board.sizes["conv_int8"]["ports"] == 1:
+            host.run("conv_int8", **arguments)
+        else:
+            with pytest.raises(Refused, match=rf"^conv_int8: {operand[0]}, {operand} are not one address"):
+                host.start("conv_int8", **arguments)
 
 
 @pytest.mark.parametrize(

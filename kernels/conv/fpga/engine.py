@@ -1,15 +1,14 @@
 """Grouped correlation on a board, what every direction is made of: operands packed and written, one launch a group.
 
-Where the inputs of a single pixel do not fit the chip, the sum is cut into parts, over words of channels, or over taps where
-these lie too far apart, and the host adds up the parts, in their order.
+A long sum may be made in parts, over words of channels, which the host adds up in their order: where not all inputs of a
+pixel fit the chip, and where smaller launches are modelled to be faster together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from types import TracebackType
 from typing import Any
 
@@ -22,57 +21,11 @@ from accelops.targets.fpga.convolution import Geometry
 from accelops.targets.fpga.device import residence
 from accelops.targets.fpga.model import ceil_div
 
-from . import packing, resident
+from . import folding, packing, resident
+from .correlation import Images, Moves, Pair, Weights
 
 BIAS, RELU = 1, 2  # flags of hls/conv/fp32.hpp
 PART_OF_MEMORY = 16  # operands of a launch are to take one part in so many: allocations must be contiguous
-
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Moves:
-    """How the kernel goes over the images; a negative padding leaves out their first rows or columns."""
-
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-
-
-class Images:
-    """(N, groups, C, H, W), and as a context what of them lies on the board."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.on_board: dict[tuple[int, ...], Any] = {}
-
-    def __enter__(self) -> Images:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        while self.on_board:
-            self.on_board.popitem()[1].free()
-
-
-@dataclass(frozen=True)
-class Weights:
-    """(groups, K, C, R, S). Where they are the part `part` of `owner`, they stay on the board as long as it lives and they
-    do not change."""
-
-    values: Tensor
-    owner: Tensor | None = None
-    part: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Of the sum: channels, rows and columns of the kernel, each from and to."""
-
-    channels: Pair
-    rows: Pair
-    columns: Pair
 
 
 class Engine:
@@ -81,7 +34,7 @@ class Engine:
     def __init__(self, driver: Any) -> None:
         self.board = driver.board
         array = self.board.sizes["conv_fp32"]
-        self.inputs, self.outputs, self.input_words = array["inputs"], array["outputs"], array["input_words"]
+        self.inputs, self.outputs = array["inputs"], array["outputs"]
         self._driver = driver
         self._resident = resident.on(driver)
 
@@ -106,74 +59,72 @@ class Engine:
     def _padded(self, channels: int) -> int:
         return ceil_div(channels, self.inputs) * self.inputs
 
-    def correlate(
-        self, x: Images, w: Weights, moves: Moves, plane: Pair, bias: Tensor | None = None, relu: bool = False
-    ) -> Tensor:
-        """(N, groups, K, *plane); bias (groups, K) and ReLU follow the sum."""
-        parts = list(self._parts(x, w, moves, plane))
-        if len(parts) == 1:
-            return self._correlate_part(x, w, moves, plane, parts[0], bias, relu)
-        total = self._correlate_part(x, w, moves, plane, parts[0])
-        for part in parts[1:]:
-            total += self._correlate_part(x, w, moves, plane, part)
-        if bias is not None:
-            total += bias[:, :, None, None]
-        return total.relu_() if relu else total
-
     def correlate_into(
         self, out: Tensor, x: Images, w: Weights, moves: Moves, bias: Tensor | None = None, relu: bool = False
     ) -> None:
         """`correlate`, into `out`; the whole memory of a tensor of the device "fpga" stays on the board where it can."""
-        parts = list(self._parts(x, w, moves, tuple(out.shape[3:])))
         home = residence.home(out)
-        if home is not None and len(parts) == 1 and out.nbytes == home.side.nbytes and not out.shape[2] % self.outputs:
-            self._correlate_part(x, w, moves, tuple(out.shape[3:]), parts[0], bias, relu, out)
-            return
-        made = self.correlate(x, w, moves, tuple(out.shape[3:]), bias, relu)
-        residence.settle(out, writes=True)
-        out.copy_(made)
+        stays = home is not None and out.nbytes == home.side.nbytes and not out.shape[2] % self.outputs
+        made = self.correlate(x, w, moves, tuple(out.shape[3:]), bias, relu, out if stays else None)
+        if made is not None:
+            residence.settle(out, writes=True)
+            out.copy_(made)
 
-    def _parts(self, x: Images, w: Weights, moves: Moves, plane: Pair) -> Iterator[_Part]:
-        """Of a sum over weights that come and go, as few as fit the chip and the memory: it is a part already. Of others,
-        whose launches are large, as many as are modelled to be fastest."""
-        groups, outputs, channels, rows, columns = w.values.shape
-        down, across = rows, columns
-        if _span(rows, moves.dilation[0]) * _span(columns, moves.dilation[1]) > self.input_words:
-            down = 1
-            if _span(columns, moves.dilation[1]) > self.input_words:
-                across = 1
-        word_bytes = 4 * groups * self._padded(outputs) * self.inputs * down * across
-        most = min(
-            self.input_words // (_span(down, moves.dilation[0]) * _span(across, moves.dilation[1])),
-            max(1, self._most_bytes // word_bytes),
-        )
+    def correlate(
+        self,
+        x: Images,
+        w: Weights,
+        moves: Moves,
+        plane: Pair,
+        bias: Tensor | None = None,
+        relu: bool = False,
+        out: Tensor | None = None,
+    ) -> Tensor | None:
+        """(N, groups, K, *plane); bias (groups, K) and ReLU follow the sum. Sums over weights that come and go were cut to
+        measure by the caller; others are made in as many launches as is modelled to be fastest. None where there is an
+        `out`, which has a home, and the result is there."""
+        g = self._geometry(x, w, moves, plane, w.values.shape[2])
+        if min(g.H, g.W) <= 0:  # the padding is all that is left
+            total = torch.zeros(len(x.tensor), *w.values.shape[:2], *plane)
+            return _finished(total, bias, relu)
         if w.owner is not None:
-            first = _Part((0, channels), (0, down), (0, across))
-            most = convolution.words_at_once(self.board.name, self._geometry(x, w, moves, plane, first), most)
-        deep = most * self.inputs
-        for r in range(0, rows, down):
-            for s in range(0, columns, across):
-                for c in range(0, channels, deep):
-                    yield _Part((c, min(c + deep, channels)), (r, r + down), (s, s + across))
+            dims = folding.choice(self.board.name, g, w.values.shape[2])
+            if dims:
+                residence.settle(x.tensor)
+                x, w, moves = folding.folded(x, w, moves, plane, dims)
+        channels = w.values.shape[2]
+        most = self._channels_at_once(x, w, moves, plane)
+        parts = [(begin, min(begin + most, channels)) for begin in range(0, channels, most)]
+        if len(parts) == 1:
+            return self._correlate_part(x, w, moves, plane, parts[0], bias, relu, out)
+        total = self._correlate_part(x, w, moves, plane, parts[0])
+        for part in parts[1:]:
+            total += self._correlate_part(x, w, moves, plane, part)
+        return _finished(total, bias, relu)
 
-    def _geometry(self, x: Images, w: Weights, moves: Moves, plane: Pair, part: _Part) -> Geometry:
-        """Of a launch, without tiles. Its height or width is not positive where the padding is all that is left."""
-        groups, outputs = w.values.shape[:2]
-        words = ceil_div(part.channels[1] - part.channels[0], self.inputs)
-        blocks = ceil_div(outputs, self.outputs)
-        down, across = self._padding(moves, part)
+    def _channels_at_once(self, x: Images, w: Weights, moves: Moves, plane: Pair) -> int:
+        groups, outputs, channels, *taps = w.values.shape
+        words = max(1, self._most_bytes // (4 * groups * self._padded(outputs) * self.inputs * prod(taps)))
+        if w.owner is not None:
+            words = convolution.words_at_once(self.board.name, self._geometry(x, w, moves, plane, channels), words)
+        return words * self.inputs
+
+    def _geometry(self, x: Images, w: Weights, moves: Moves, plane: Pair, channels: int) -> Geometry:
+        """Of a launch, without tiles. Its height or width is not positive where a negative padding leaves nothing."""
+        groups, outputs, _, *taps = w.values.shape
+        words, blocks = ceil_div(channels, self.inputs), ceil_div(outputs, self.outputs)
         return Geometry(
             N=len(x.tensor),
-            H=x.tensor.shape[3] + min(0, down),
-            W=x.tensor.shape[4] + min(0, across),
+            H=x.tensor.shape[3] + min(0, moves.padding[0]),
+            W=x.tensor.shape[4] + min(0, moves.padding[1]),
             C=words,
             K=blocks,
-            R=part.rows[1] - part.rows[0],
-            S=part.columns[1] - part.columns[0],
+            R=taps[0],
+            S=taps[1],
             stride_h=moves.stride[0],
             stride_w=moves.stride[1],
-            padding_h=max(0, down),
-            padding_w=max(0, across),
+            padding_h=max(0, moves.padding[0]),
+            padding_w=max(0, moves.padding[1]),
             dilation_h=moves.dilation[0],
             dilation_w=moves.dilation[1],
             C_total=groups * words,
@@ -182,81 +133,68 @@ class Engine:
             columns=plane[1],
         )
 
-    def _padding(self, moves: Moves, part: _Part) -> Pair:
-        """Before the first of the part's taps; negative where that leaves out rows or columns of the images."""
-        (down, across), (r, s) = moves.padding, (part.rows[0], part.columns[0])
-        return down - r * moves.dilation[0], across - s * moves.dilation[1]
-
     def _correlate_part(
         self,
         x: Images,
         w: Weights,
         moves: Moves,
         plane: Pair,
-        part: _Part,
+        part: Pair,
         bias: Tensor | None = None,
         relu: bool = False,
         out: Tensor | None = None,
     ) -> Tensor | None:
-        """None where there is an `out`, which has a home: it is there."""
+        """The sum over channels from and to `part`; None where it is in the home of `out`."""
         groups, outputs = w.values.shape[:2]
-        shape, g = (len(x.tensor), groups, outputs, *plane), self._geometry(x, w, moves, plane, part)
-        if min(g.H, g.W) <= 0:
-            made = torch.zeros(shape) if bias is None else bias[:, :, None, None].expand(shape).clone()
-            return _given(made.relu_() if relu else made, out)
-        g = planned(self.board.name, g)
-        left_out = [max(0, -p) for p in self._padding(moves, part)]
+        shape, g = (len(x.tensor), groups, outputs, *plane), self._geometry(x, w, moves, plane, part[1] - part[0])
+        g, flags = planned(self.board.name, g), BIAS * (bias is not None) | RELU * relu
         with ExitStack() as held:
             buffers = {
-                "x": self._images(x, part.channels, left_out),
+                "x": self._images(x, part, moves.padding),
                 "w": self._weights(w, part, held),
                 "bias": None if bias is None else self._bias(bias, held),
             }
-            flags = BIAS * (bias is not None) | RELU * relu
             if out is not None:
-                self._launch_into(out, g, groups, buffers, flags)
+                self._launch_home(out, g, groups, buffers, flags)
                 return None
             with self._driver.allocate(self._y_bytes(g, groups)) as y:
                 self._launch(g, groups, buffers, y, flags)
                 return self._results(y, g, groups, shape)
 
-    def _results(self, y: Any, g: Geometry, groups: int, shape: tuple[int, ...]) -> Tensor:
-        flat = torch.from_numpy(y.read(np.float32, self._y_bytes(g, groups) // 4))
-        return packing.results(flat, shape, self.outputs)
-
-    def _launch_into(self, out: Tensor, g: Geometry, groups: int, buffers: dict[str, Any], flags: int) -> None:
+    def _launch_home(self, out: Tensor, g: Geometry, groups: int, buffers: dict[str, Any], flags: int) -> None:
         """`out` is all of its home: the launch's result stays on the board as the layout that images of whole words have."""
         home, (seen, layout) = residence.home(out), packing.layout(out, self.outputs, self.outputs)
         y = home.to_be_written(seen, layout, self._y_bytes(g, groups))
         self._launch(g, groups, buffers, y, flags)
         home.written(seen, layout, lambda y: out.copy_(self._results(y, g, groups, tuple(out.shape))))
 
-    def _images(self, x: Images, channels: Pair, left_out: list[int]) -> Any:
-        home = residence.home(x.tensor)
-        if home is not None:
-            seen = x.tensor[:, :, slice(*channels), left_out[0] :, left_out[1] :]
-            return home.read(
-                *packing.layout(seen, self.inputs, self.outputs),
-                lambda: packing.images(seen, self.inputs, self.outputs),
-            )
-        key = (*channels, *left_out)
-        if key not in x.on_board:
-            seen = x.tensor[:, :, slice(*channels), left_out[0] :, left_out[1] :]
-            x.on_board[key] = self._written(packing.images(seen, self.inputs, self.outputs))
-        return x.on_board[key]
-
-    def _weights(self, w: Weights, part: _Part, held: ExitStack) -> Any:
-        values = w.values[:, :, slice(*part.channels), slice(*part.rows), slice(*part.columns)]
-        if w.owner is None:
-            return held.enter_context(self._written(packing.weights(values, self.inputs, self.outputs)))
-        key = (*w.part, part)
-        return self._resident.weights(w.owner, key, values, lambda: packing.weights(values, self.inputs, self.outputs))
+    def _results(self, y: Any, g: Geometry, groups: int, shape: tuple[int, ...]) -> Tensor:
+        flat = torch.from_numpy(y.read(np.float32, self._y_bytes(g, groups) // 4))
+        return packing.results(flat, shape, self.outputs)
 
     def _bias(self, bias: Tensor, held: ExitStack) -> Any:
         home = residence.home(bias)
         if home is None:
             return held.enter_context(self._written(packing.bias(bias, self.outputs)))
         return home.read(bias, ("bias", self.outputs), lambda: packing.bias(bias, self.outputs))
+
+    def _images(self, x: Images, part: Pair, padding: Pair) -> Any:
+        above, left = (max(0, -p) for p in padding)
+        seen, home = x.tensor[:, :, slice(*part), above:, left:], residence.home(x.tensor)
+        if home is not None:
+            name = packing.layout(seen, self.inputs, self.outputs)
+            return home.read(*name, lambda: packing.images(seen, self.inputs, self.outputs))
+        key = (*part, above, left)
+        if key not in x.on_board:
+            x.on_board[key] = self._written(packing.images(seen, self.inputs, self.outputs))
+        return x.on_board[key]
+
+    def _weights(self, w: Weights, part: Pair, held: ExitStack) -> Any:
+        values = w.values[:, :, slice(*part)]
+        if w.owner is None:
+            return held.enter_context(self._written(packing.weights(values, self.inputs, self.outputs)))
+        key = (*w.part, part)
+        return self._resident.weights(w.owner, key, values, lambda: packing.weights(values, self.inputs, self.outputs))
 
     def _written(self, packed: Tensor) -> Any:
         buffer = self._driver.allocate(packed.nbytes)
@@ -276,20 +214,14 @@ class Engine:
             "y": 4 * g.K * g.P * g.Q * self.outputs,
         }
         for group in range(groups):
-            at = {name: b and (b, group * steps[name]) for name, b in {**buffers, "y": y}.items()}
+            at = {n: None if b is None else (b, group * steps[n]) for n, b in {**buffers, "y": y}.items()}
             self._driver.run("conv_fp32", estimate, **at, **g.arguments(), flags=flags)
 
 
-def _given(made: Tensor, out: Tensor | None) -> Tensor | None:
-    if out is None:
-        return made
-    residence.settle(out, writes=True)
-    out.copy_(made)
-    return None
-
-
-def _span(taps: int, dilation: int) -> int:
-    return (taps - 1) * dilation + 1
+def _finished(total: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    if bias is not None:
+        total += bias[:, :, None, None]
+    return total.relu_() if relu else total
 
 
 @lru_cache(maxsize=65536)

@@ -81,6 +81,7 @@ class Fabric:
             raise Refused(str(error)) from error
         with self._changed:
             self.slots = {}
+            self._changed.notify_all()  # a slow launch stops waiting
             if not self._changed.wait_for(lambda: not self._computing, LOADING_SECONDS):
                 raise Refused(
                     f"a launch was still computed {LOADING_SECONDS:g} s after its bitstream was to be replaced"
