@@ -214,13 +214,12 @@ class Driver:
         self._dead = True  # until it is seen to end, whatever interrupts the wait
         started = time.monotonic()
         self.link.write(base, START.to_bytes(4, "little"))
-        pause = FIRST_PAUSE
+        pause, waited = FIRST_PAUSE, 0.0
         while not self.link.read(base) & FINISHED:
-            waited = time.monotonic() - started
-            if waited > deadline:
+            if waited > deadline:  # as it was before the register was read: a process may be stopped in between
                 raise BoardHung(self._dump(kernel, words, waited))
             time.sleep(pause)
-            pause = min(1.5 * pause, LONGEST_PAUSE)
+            pause, waited = min(1.5 * pause, LONGEST_PAUSE), time.monotonic() - started
         self._dead = False
         return time.monotonic() - started
 

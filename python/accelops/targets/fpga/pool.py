@@ -48,7 +48,7 @@ class Pool:
     def __init__(self, link: Link):
         self.link, self.moved = link, Moved()
         self.lost: BoardLost | None = None
-        self.reclaim: Callable[[], None] = lambda: None  # frees buffers that are only kept to be quick
+        self.reclaim: Callable[[], None] | None = None  # frees buffers that are only kept to be quick
         self._lock = threading.RLock()
         self._used: list[Memory] = []
         self._idle: dict[int, list[Memory]] = {}
@@ -76,11 +76,13 @@ class Pool:
         with self.calling():
             self._sort_in()
             memory = self._idle[size].pop() if self._idle.get(size) else self.link.allocate(size)
-            for make_room in (lambda: None, self.reclaim):
-                if memory is None:
-                    make_room()
-                    self.release()
-                    memory = self.link.allocate(size)
+            if memory is None:
+                self.release()
+                memory = self.link.allocate(size)
+            if memory is None and self.reclaim is not None:
+                self.reclaim()
+                self.release()
+                memory = self.link.allocate(size)
             if memory is None:
                 raise BoardMemoryExhausted(self.link.where, size, self.held, free_memory(self.link))
             self._used.append(memory)
