@@ -13,7 +13,7 @@ from accelops.targets import TargetUnavailable
 from accelops.targets.cpu.memory import keep_memory
 
 __all__ = ["TargetUnavailable", "disable", "enable", "enabled", "explain", "keep_memory", "tune", "use"]
-_FACES = ("data", "distributed", "functional", "nn", "optim")
+_FACES = ("data", "deploy", "distributed", "functional", "nn", "optim")
 
 
 def __getattr__(name: str) -> Any:

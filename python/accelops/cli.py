@@ -86,6 +86,7 @@ def demo(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Two epochs, ten compared steps.")] = False,
+    export: Annotated[Path | None, typer.Option(help="Write the CNN that torch trained here, as a .pt2.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one CNN on real images with torch and with accelops, side by side. Exits 1 where results differ."""
@@ -98,6 +99,8 @@ def demo(
     with bad_input():
         loaded = images.load(data, root)
         demonstration.check_batch(options, loaded)
+        if export is not None and not export.parent.is_dir():
+            raise FileNotFoundError(f"--export={export}: there is no folder {export.parent}")
     with progress_bar() as bars:
         tasks: dict[str, Any] = {}
 
@@ -108,6 +111,10 @@ def demo(
             bars.update(tasks[name], advance=1, description=text)
 
         outcome = demonstration.run(options, loaded, advance)
+    if export is not None:
+        from accelops import deploy
+
+        deploy.save(deploy.export(outcome.trainings["torch"].model.eval(), (loaded.test[0][:2],)), export)
     if as_json:
         emit(outcome.to_dict())
     else:

@@ -107,6 +107,12 @@ def random_rows(seed: int, ranks: int, numel: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((ranks, numel), np.float32)
 
 
+def prepared(driver: Driver, seed: int = 1) -> tuple[Sum, Buffer, Buffer, Buffer]:
+    """A sum with its inputs, sent at its launch, and its output."""
+    s = Sum(driver, random_rows(seed, 2, 37))
+    return s, *s.inputs(), s.output()
+
+
 def check_sum(driver: Driver, seed: int, ranks: int = 2, numel: int = 37) -> Launch:
     """One launch; its result must be numpy's to the bit."""
     s = Sum(driver, random_rows(seed, ranks, numel), scale=0.3)

@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import product
+from math import inf
 
-from .boards import Board
+from .boards import Board, board
 from .model import PIPELINE, Estimate, ceil_div
 from .registers import kernels
 
 ENGINES = {"conv_int8": 8, "conv_fp32": 32}  # bits of an element
+
+# Assumed: what a launch costs beside the kernel on a board's own processor, and how fast the host adds results up.
+LAUNCH_SECONDS = 200e-6
+HOST_BYTES_PER_SECOND = 150e6  # PYNQ.remote's flush and fetch
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,42 @@ def planned(engine: str, board: Board, g: Geometry) -> Geometry:
             f"chip, {board.name} has {array['input_words']}: split the input channels"
         )
     return min(choices, key=lambda tiled: _conv(engine, board, tiled, 0, ENGINES[engine]).seconds)
+
+
+def halvings(size: int) -> list[int]:
+    """`size`, half of it, and so on to 1."""
+    found = [size]
+    while found[-1] > 1:
+        found.append(ceil_div(found[-1], 2))
+    return found
+
+
+def words_at_once(name: str, g: Geometry, most: int) -> int:
+    """How many of the C words of channels, at most `most`, a launch of conv_fp32 on the board `name` is to sum over."""
+    choices = _in_parts(name, g)
+    few = {words: seconds for words, seconds in choices.items() if words <= most}
+    return min(few, key=few.__getitem__) if few else most
+
+
+def seconds_in_parts(name: str, g: Geometry) -> float:
+    """What all C words take, in as many launches as is fastest; infinite where they do not fit."""
+    return min(_in_parts(name, g).values(), default=inf)
+
+
+@lru_cache(maxsize=4096)
+def _in_parts(name: str, g: Geometry) -> dict[int, float]:
+    """By the words of channels that a launch sums over, the seconds of all launches and of the host, which adds up what they
+    make. With fewer words more pixels have room on the chip, and weights are read less often."""
+    described, found = board(name), {}
+    for words in halvings(g.C):
+        try:
+            one = conv_fp32(described, planned("conv_fp32", described, replace(g, C=words)))
+        except ValueError:  # they do not fit
+            continue
+        launches = ceil_div(g.C, words)
+        added = (launches - 1) * 4 * g.N * g.K * g.P * g.Q * described.sizes["conv_fp32"]["outputs"]
+        found[words] = launches * (one.seconds + LAUNCH_SECONDS) + added / HOST_BYTES_PER_SECOND
+    return found
 
 
 def _tilings(g: Geometry, most: int) -> Iterator[Geometry]:

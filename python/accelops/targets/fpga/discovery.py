@@ -62,6 +62,8 @@ def asked(hosts: Sequence[str] = ()) -> tuple[list[Driver], list[str]]:
         for where, open_board in places.items():
             known = _known.get(where)
             if known is None or known.stale():
+                if known is not None and known.driver is not None:
+                    known.driver.close()
                 _known[where] = _Place.tried(open_board)
                 if (known and known.driver) != _known[where].driver:
                     came_or_went()

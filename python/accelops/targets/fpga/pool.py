@@ -172,10 +172,9 @@ class Buffer:
     def usable(self) -> None:
         """Raises the error of the launch that was to write this buffer and failed, BoardLost where there is no board behind
         it any more, ValueError once it is freed."""
-        self._pool.connected()
+        self._host()
         for error in self._broken.values():
             raise type(error)(f"the buffer holds no result, write it anew: {error}") from error
-        self._host()
 
     def flush(self) -> None:
         """Before a launch."""
@@ -205,6 +204,7 @@ class Buffer:
                 self._pool.moved.fetched += len(self._memory.array)
 
     def _host(self) -> np.ndarray:
+        self._pool.connected()  # closing gives memory back that buffers still name
         if self._memory is None:
             raise ValueError("the buffer was freed: allocate another")
         return self._memory.array

@@ -10,6 +10,8 @@ The only file that imports pynq. What pynq 4.0.0 leaves to its users is done her
   it is told that it is free already;
 - some of it uses the active device whatever device it is given, and Clocks stays with the first device that it set: the
   board is made active and Clocks forgets the other, by one thread at a time.
+
+On a board itself (`local`) nothing of this was tried, for no board was at hand.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from .overlay import Overlay
 
 CALL_SECONDS = 5.0  # for a call that moves next to nothing
 SLOWEST = 2e6  # bytes/s that a connection must carry; a PYNQ-Z2's 100 Mbit/s are six times as much
-LOADING_SECONDS = 30.0  # besides sending it: Linux's FPGA manager takes below a second for the largest
+LOADING_SECONDS = (
+    60.0  # besides sending it; Linux takes below a second, an emulated board may compile its kernels first
+)
 CONNECTING_SECONDS = 3.0
 
 _loading = threading.Lock()  # pynq keeps the active device and its clocks in variables of the process
@@ -199,18 +203,27 @@ class PynqMemory:
 
     def invalidate(self) -> None:
         with self._moving():
-            try:
-                self._buffer.invalidate()  # replaces the array's contents once all has arrived
-            except ValueError as error:
-                raise BoardLost(f"{self._link.where}: a buffer arrived in part ({error})") from error
+            self._buffer.invalidate()  # replaces the array's contents once all has arrived
 
     def free(self) -> None:
         with self._link._within(CALL_SECONDS):
             self._buffer.freed = False
             self._buffer.freebuffer()
 
-    def _moving(self):
-        return self._link._within(CALL_SECONDS + self.array.nbytes / SLOWEST)
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        with self._link._within(CALL_SECONDS + self.array.nbytes / SLOWEST):
+            try:
+                yield
+            except ValueError as error:
+                raise BoardLost(f"{self._link.where}: a buffer arrived in part ({error})") from error
+            except RuntimeError as error:
+                if isinstance(error, grpc.RpcError):
+                    raise
+                raise BoardLost(
+                    f"{self._link.where}: the server does not know a buffer of this client any more ({error}); was it "
+                    f"started again? Connect anew"
+                ) from error
 
 
 @contextmanager

@@ -33,14 +33,20 @@ def objections(kernel: Kernel, board: Board, arguments: Arguments) -> list[str]:
         beat = 4 if a.name == "descriptors" else board.beat_bytes
         if a.pointer and int(arguments[a.name]) % beat:
             wrong.append(f"{a.name}={int(arguments[a.name]):#x} is not at a beat of {beat} bytes")
-    if kernel.top == "reduce":
-        for name in ("flats", "out"):
-            ports = [f"{name}{i}" for i in range(4)]
-            if len({arguments[port] for port in ports}) > 1:
-                wrong.append(f"{', '.join(ports)} are not one address")
+    for ports in _same_addresses(kernel.top, board):
+        if len({arguments[port] for port in ports}) > 1:
+            wrong.append(f"{', '.join(ports)} are not one address")
     if kernel.top in ENGINES:
         wrong += _conv_objections(kernel.top, board, arguments)
     return wrong
+
+
+def _same_addresses(top: str, board: Board) -> list[tuple[str, ...]]:
+    """Pointers to the same memory through several ports."""
+    if top == "reduce":
+        return [tuple(f"{name}{i}" for i in range(4)) for name in ("flats", "out")]
+    two_lanes = top == "conv_int8" and board.sizes[top]["ports"] > 1
+    return [("x", "x1"), ("y", "y1")] if two_lanes else []
 
 
 def _conv_objections(engine: str, board: Board, a: Arguments) -> list[str]:

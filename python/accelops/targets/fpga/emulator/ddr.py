@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ PAGE = 4096
 GUARD = 0xC5
 FRESH = 0xFF
 
-# What Linux sets aside by default on PYNQ's images; all buffers together get no more, whatever DDR the board has.
+# What Linux sets aside; all buffers together get no more, whatever DDR the board has. 128 MiB is what PYNQ's documents say
+# of Zynq-7000; the other is assumed.
 CMA_BYTES = {"zynq7000": 128 << 20, "zynquplus": 512 << 20}
 
 
@@ -51,6 +53,7 @@ class Ddr:
         self._cache = np.frombuffer(mmap.mmap(-1, self.nbytes), np.uint8)
         self._host = ctypes.addressof(ctypes.c_char.from_buffer(self._arena))
         self._buffers: dict[int, Buffer] = {}  # by address, in order of address
+        self._addresses: list[int] = []
         self._memory[:PAGE] = GUARD
 
     @property
@@ -80,6 +83,7 @@ class Ddr:
         if at + pages * PAGE > self.base + self.nbytes:
             raise self.exhausted(nbytes)
         self._buffers = dict(sorted({**self._buffers, at: Buffer(at, nbytes)}.items()))
+        self._addresses = list(self._buffers)
         first = at - self.base
         self._memory[first : first + nbytes] = self._cache[first : first + nbytes] = FRESH
         self._memory[first + nbytes : first + pages * PAGE] = GUARD
@@ -87,6 +91,7 @@ class Ddr:
 
     def free(self, address: int) -> None:
         del self._buffers[self.buffer(address).address]
+        self._addresses = list(self._buffers)
 
     def buffer(self, address: int) -> Buffer:
         """The buffer that begins at `address`. Raises Refused where there is none (any more)."""
@@ -97,10 +102,9 @@ class Ddr:
 
     def holding(self, start: int, end: int) -> Buffer | None:
         """The buffer that holds all of the bytes from `start` up to `end`."""
-        for buffer in self._buffers.values():
-            if buffer.address <= start and end <= buffer.end:
-                return buffer
-        return None
+        at = bisect_right(self._addresses, start) - 1
+        found = self._buffers[self._addresses[at]] if at >= 0 else None
+        return found if found and end <= found.end else None
 
     def write(self, address: int, data: bytes | memoryview, offset: int = 0) -> None:
         """By the processor: into the cache."""

@@ -1,6 +1,6 @@
 """The files of the board's Linux that a client reads and writes: what the board is, the FPGA manager, and reports.
 
-Only an emulated board has EMULATION, LAUNCHES, REPORT and FAULTS; writing "hang" or "slow=2" to the last asks for a fault.
+Only an emulated board has EMULATION, REPORT, LAUNCHES, WARNINGS and FAULTS; writing "hang" or "slow=2" to the last asks for a fault.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ MANAGER = "/sys/class/fpga_manager/fpga0/"
 EMULATION = "/etc/accelops/emulation.json"
 REPORT = "/run/accelops/report.json"
 LAUNCHES = "/run/accelops/launches.json"
+WARNINGS = "/run/accelops/warnings.json"
 FAULTS = "/run/accelops/faults"
 
 NAMES = {"pynq-z2": "Pynq-Z2", "zcu104": "ZCU104", "kv260": "KV260"}  # as PYNQ's images say it
