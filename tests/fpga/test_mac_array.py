@@ -114,7 +114,9 @@ def test_a_module_is_counted_as_often_as_it_is_used():
 
 def test_the_recorded_sizes_are_of_these_sources_and_fit_their_parts():
     """After a change of hls/rtl: python benchmarks/fpga_rtl.py benchmarks/results/fpga_rtl.json"""
-    recorded = json.loads((Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "fpga_rtl.json").read_text())
+    recorded = json.loads(
+        (Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "fpga_rtl.json").read_text()
+    )
     assert recorded["evidence"]["kind"] == "yosys synthesis estimate"
     assert recorded["sources"] == synthesis.sources()
     of = {size["board"]: size for size in recorded["sizes"] if size["module"] == "reduce"}
