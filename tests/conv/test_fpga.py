@@ -61,18 +61,27 @@ class TestFpga(ConvContract):
             counted.append(len(launches))
         assert counted[0] < counted[1]
 
-    def test_a_sum_that_does_not_fit_the_chip_is_made_in_parts(self, driven: Driver) -> None:
+    def test_taps_too_far_apart_for_the_chip_are_folded_into_channels(self, driven: Driver) -> None:
         words = driven.board.sizes["conv_fp32"]["input_words"]
+        channels = driven.board.sizes["conv_fp32"]["inputs"]  # a whole word, so that folding saves none
         far = next(d for d in range(1, words) if (2 * d + 1) ** 2 > words)
-        deep = driven.board.sizes["conv_fp32"]["inputs"] * (words // 9) + 1
-        apart = ConvSpec("fprop", (1, 2, 5, 6), (3, 2, 3, 3), (1, 1), (far, far), (far, far), bias=True)
-        columns = ConvSpec("fprop", (1, 1, 1, words + 2), (2, 1, 1, 2), (1, 1), (0, 0), (1, words), bias=True)
-        many = ConvSpec("fprop", (1, deep, 3, 3), (2, deep, 3, 3), (1, 1), (0, 0), (1, 1), bias=True)
-        for spec in (apart, columns, many):
-            for activation in ("none", "relu"):
-                with recorded(driven) as launches:
-                    self.check(replace(spec, activation=activation))
-                assert len(launches) > 1
+        apart = ConvSpec("fprop", (1, channels, 5, 6), (3, channels, 3, 3), (1, 1), (far, far), (far, far), bias=True)
+        columns = ConvSpec("fprop", (1, channels, words + 2), (2, channels, 2), (1,), (0,), (words,), bias=True)
+        for spec in (apart, columns):
+            for direction in ("fprop", "dgrad", "wgrad"):
+                self.check(replace(spec, direction=direction, bias=direction != "dgrad"))
+
+    @pytest.mark.parametrize("activation", ["none", "relu"])
+    def test_channels_that_do_not_fit_the_chip_are_summed_in_parts(self, activation: str, driven: Driver) -> None:
+        array = driven.board.sizes["conv_fp32"]
+        deep = array["inputs"] * (array["input_words"] // 9 + 1)
+        with recorded(driven) as launches:
+            self.check(
+                ConvSpec(
+                    "fprop", (1, deep, 3, 3), (2, deep, 3, 3), (1, 1), (0, 0), (1, 1), bias=True, activation=activation
+                )
+            )
+        assert len(launches) > 1
 
 
 def run(spec: ConvSpec, *given: torch.Tensor | None) -> torch.Tensor:
@@ -152,6 +161,18 @@ def test_each_group_is_a_launch(driven: Driver) -> None:
     with recorded(driven) as launches:
         run(spec, *operands(spec))
     assert len(launches) == spec.groups
+
+
+@pytest.mark.parametrize("driven", BOARDS[:1], indirect=True)
+def test_few_channels_are_folded_with_taps_into_fewer_products(driven: Driver) -> None:
+    """7x7 taps over 3 channels: 49 words of 8 with 3 in use; by columns, 7 times 3 words with 21 of 24."""
+    spec = ConvSpec("fprop", (1, 3, 20, 20), (8, 3, 7, 7), (2, 2), (3, 3), (1, 1))
+    (x, w, _), blocks, weight_beats = operands(spec), 2, 16
+    with recorded(driven) as launches:
+        torch.testing.assert_close(run(spec, x, w, None), torch.conv2d(x, w, None, 2, 3), rtol=1e-4, atol=1e-4)
+    (launch,) = launches
+    (tiles,), (trips,) = launch.estimate.trips["schedule"], launch.estimate.trips["multiply"]
+    assert trips == weight_beats * tiles + blocks * 21 * 10 * 10
 
 
 @pytest.mark.parametrize("driven", BOARDS[:1], indirect=True)
