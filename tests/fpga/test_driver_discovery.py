@@ -88,6 +88,21 @@ def test_a_board_in_use_needs_no_pynq(monkeypatch):
     assert "pynq is not installed" in targets.unavailable("fpga")
 
 
+def test_kept_selections_name_what_is_missing_now(monkeypatch):
+    installed(monkeypatch, pynq=None)
+    shapes = {"input": (1, 8, 8, 8), "weight": (8, 8, 3, 3), "direction": "fprop"}
+
+    def reason() -> str:
+        return "; ".join(explain("conv", **shapes).selections[0].reasons["fpga"])
+
+    driver = Driver(InProcess(Machine(PYNQ_Z2)))
+    assert "pynq is not installed" in reason()
+    with fpga.on(driver):
+        assert "is emulated here, which has no speed" in reason()
+    assert "pynq is not installed" in reason()
+    driver.close()
+
+
 def test_contexts_of_boards_nest():
     inner, outer = (Driver(InProcess(Machine(PYNQ_Z2))) for _ in range(2))
     with fpga.on(outer):
@@ -186,17 +201,14 @@ def test_a_board_that_appears_later_or_goes_is_noticed(monkeypatch):
         port = free.getsockname()[1]
     monkeypatch.setenv(discovery.REMOTE_VARIABLE, f"127.0.0.1:{port}")
     shapes = {"input": (1, 8, 8, 8), "weight": (8, 8, 3, 3), "direction": "fprop"}
-    changes = []
-    monkeypatch.setattr(targets, "_followers", [*targets._followers, lambda: changes.append(1)])
     assert "no board answers" in targets.unavailable("fpga")
-    assert not changes
     explain("conv", **shapes)
     server = Server(Machine(PYNQ_Z2), port)
     assert targets.unavailable("fpga") is None
-    assert changes
     first = fpga.current()
     assert first.emulated
-    assert explain("conv", **shapes).selections[0].target != "fpga", "an emulated board is never chosen for speed"
+    (selection,) = explain("conv", **shapes).selections
+    assert selection.target != "fpga" and "is emulated here" in selection.reasons["fpga"][0]
     server.stop()
     with pytest.raises(BoardLost):
         check_sum(first, seed=2)
