@@ -87,7 +87,7 @@ def test_memory_goes_back_to_the_board_only_when_a_hung_kernel_is_gone(driver: D
     driver.allocate(50 * SMALLEST).free()
     assert driver.counts.reloads == 1
     s, flats, descriptors, out = prepared(driver)
-    fault(machine, "hang")
+    fault(machine, "slow=3")
     with pytest.raises(BoardHung):
         s.run(flats, descriptors, out)
     driver.close()
