@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,11 +18,14 @@ from accelops.kernels.conv.fpga import engine, resident
 from accelops.kernels.conv.operands import operands
 from accelops.kernels.conv.spec import ConvSpec
 from accelops.targets.fpga import on
+from accelops.targets.fpga.boards import board
 from accelops.targets.fpga.driver import Driver
 from accelops.targets.fpga.emulator.faults import parse
-from accelops.targets.fpga.errors import BoardHung
+from accelops.targets.fpga.emulator.machine import Machine
+from accelops.targets.fpga.errors import BoardHung, BoardMemoryExhausted
 from accelops.targets.fpga.gradients import Sides, weight_plan
 
+from ..fpga import launching
 from ..fpga.driven import BOARDS, recorded
 from .contract import BY_NAME, ConvContract, Operands, results
 
@@ -155,6 +159,19 @@ def test_the_gradient_of_the_weight_makes_the_launches_that_are_planned(driven: 
     with recorded(driven) as launches:
         run(spec, *operands(spec))
     assert tuple(launch.estimate for launch in launches) == plan.estimates
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_weights_that_stay_make_room_where_memory_is_short() -> None:
+    """Beside what a call needs, 80 KiB take a few of them. Where what a call needs does not fit into all of it, it says so."""
+    x, w, b = operands(SPEC)
+    layers = [w * factor for factor in range(1, 9)]
+    with launching.driving(Machine(board("pynq-z2"), cma_bytes=80 * 1024), "in process") as driver, on(driver):
+        for layer in layers:
+            torch.testing.assert_close(run(SPEC, x, layer, b), torch.conv2d(x, layer, b, padding=1))
+        assert 0 < resident.on(driver).nbytes < sum(layer.nbytes for layer in layers)
+        with pytest.raises(BoardMemoryExhausted, match="no memory for a buffer"):
+            run(replace(SPEC, input=(20, *SPEC.input[1:])), x.repeat(10, 1, 1, 1), w, b)
 
 
 @pytest.mark.parametrize("driven", BOARDS[:1], indirect=True)
