@@ -125,13 +125,17 @@ class Engine:
         """The sum over channels from and to `part`."""
         groups, outputs = w.values.shape[:2]
         shape, g = (len(x.tensor), groups, outputs, *plane), self._geometry(x, w, moves, plane, part[1] - part[0])
+        g = planned(self.board.name, g)
         with ExitStack() as held:
+            y = held.enter_context(self._resident.allocate(4 * groups * g.N * g.K * g.P * g.Q * self.outputs))
             buffers = {
                 "x": self._images(x, part, moves.padding),
-                "w": self._weights(w, part, held),
                 "bias": None if bias is None else held.enter_context(self._written(packing.bias(bias, self.outputs))),
+                "w": self._weights(w, part, held),  # last: what stays on the board makes room for all others
+                "y": y,
             }
-            flat = self._launch(planned(self.board.name, g), groups, buffers, BIAS * (bias is not None) | RELU * relu)
+            self._launch(g, groups, buffers, BIAS * (bias is not None) | RELU * relu)
+            flat = torch.from_numpy(y.read(np.float32, y.nbytes // 4))
         return packing.results(flat, shape, self.outputs)
 
     def _images(self, x: Images, part: Pair, padding: Pair) -> Any:
@@ -150,25 +154,22 @@ class Engine:
         return self._resident.weights(w.owner, key, values, lambda: packing.weights(values, self.inputs, self.outputs))
 
     def _written(self, packed: Tensor) -> Any:
-        buffer = self._driver.allocate(packed.nbytes)
+        buffer = self._resident.allocate(packed.nbytes)
         buffer.write(packed)
         return buffer
 
-    def _launch(self, g: Geometry, groups: int, buffers: dict[str, Any], flags: int) -> Tensor:
-        """One launch a group; y as it lies on the board."""
+    def _launch(self, g: Geometry, groups: int, buffers: dict[str, Any], flags: int) -> None:
+        """One launch a group."""
         estimate = convolution.conv_fp32(self.board, g, bool(flags & BIAS))
-        y_bytes = 4 * g.K * g.P * g.Q * self.outputs
         steps = {
             "x": 4 * g.C * self.inputs * g.H * g.W,
             "w": 4 * g.sets * self.inputs * self.outputs,
             "bias": 4 * g.K * self.outputs,
-            "y": y_bytes,
+            "y": 4 * g.K * g.P * g.Q * self.outputs,
         }
-        with self._driver.allocate(g.N * groups * y_bytes) as y:
-            for group in range(groups):
-                at = {n: None if b is None else (b, group * steps[n]) for n, b in {**buffers, "y": y}.items()}
-                self._driver.run("conv_fp32", estimate, **at, **g.arguments(), flags=flags)
-            return torch.from_numpy(y.read(np.float32, g.N * groups * y_bytes // 4))
+        for group in range(groups):
+            at = {name: None if b is None else (b, group * steps[name]) for name, b in buffers.items()}
+            self._driver.run("conv_fp32", estimate, **at, **g.arguments(), flags=flags)
 
 
 def _finished(total: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
