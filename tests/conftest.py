@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -47,12 +48,21 @@ def interpreter_rounds_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         round_to_bf16(monkeypatch)
 
 
-@pytest.fixture
-def driven(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The driver of an emulated FPGA board, in use: its name is the fixture's parameter, one of tests.fpga.driven.BOARDS."""
-    from .fpga.driven import driving
+@pytest.fixture(scope="session")
+def emulated_board() -> Iterator[Callable[[str], Any]]:
+    """`emulated_board(name)`: the driver of one of tests.fpga.driven.BOARDS, the same for all tests."""
+    from .fpga.driven import emulated
 
-    with driving(request.param) as driver:
+    with ExitStack() as running:
+        yield cache(lambda name: running.enter_context(emulated(name)))
+
+
+@pytest.fixture
+def driven(request: pytest.FixtureRequest, emulated_board: Callable[[str], Any]) -> Iterator[Any]:
+    """The driver of the board that the fixture's parameter names, in use."""
+    from accelops.targets import fpga
+
+    with fpga.on(emulated_board(request.param)) as driver:
         yield driver
 
 

@@ -1,8 +1,13 @@
-"""Triton's interpreter, for tests: rounding as on every GPU, and single programs out of a launch."""
+"""Triton's interpreter, for tests: rounding as on every GPU, single programs out of a launch, and a way out of it."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,3 +45,18 @@ def run_program(which: int, work: Callable[[], None], monkeypatch: pytest.Monkey
     program = np.array([which % programs], dtype=np.int32)
     monkeypatch.setattr(InterpreterBuilder, "create_get_program_id", lambda self, axis: TensorHandle(program, tl.int32))
     launch(kernel, (1,), *arguments, **constants)
+
+
+def without_interpreter(module: str, *arguments: str, cache: Path) -> list[dict[str, Any]]:
+    """What `python -m module` prints, a JSON object a line, in a process that compiles kernels, into a new `cache`."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", module, *arguments],
+        cwd=Path(__file__).parents[1],
+        env=environment | {"TRITON_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]

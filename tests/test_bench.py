@@ -5,23 +5,17 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
-from math import inf, prod
-from types import SimpleNamespace
-from unittest.mock import Mock
+from math import prod
 
 import pytest
 import torch
 from rich.console import Console
 
-from accelops import TargetUnavailable, judge, timing
+from accelops import TargetUnavailable
 from accelops.bench import adam, bucket, conv, fused, overhead, report, roofline, rows, run, suites, tuning
 from accelops.dispatch.conv import accepted
-from accelops.kernels.adam.spec import AdamSpec
-from accelops.kernels.bucket.spec import BucketSpec
 
 CEILINGS = roofline.Ceilings(copy=1e9, peak={"float32": 1e11, "bfloat16": 2e11})
 
@@ -76,34 +70,6 @@ def test_torch_takes_every_case_and_only_first_layers_lack_a_dgrad(network):
     for direction in ("fprop", "dgrad", "wgrad"):
         met = sum(case.multiplicity for case in cases if case.spec.direction == direction)
         assert met == sum(not (layer.first and direction == "dgrad") for layer in layers)
-
-
-def test_a_ratio_is_the_median_of_paired_rounds_with_its_quartiles():
-    found = timing.ratio([2.0, 4.0, 60.0, 8.0, 10.0], [1.0, 2.0, 3.0, 8.0, 2.0])
-    assert (found.median, found.low, found.high) == (2.0, 2.0, 5.0)
-
-
-def test_interleaved_variants_take_turns_within_their_contexts():
-    calls = []
-
-    @contextmanager
-    def context():
-        calls.append("enter")
-        yield
-        calls.append("leave")
-
-    variants = {
-        "a": timing.Variant(lambda: calls.append("a"), context),
-        "b": timing.Variant(lambda: calls.append("b")),
-    }
-    times = timing.interleaved(variants, seconds=0.0)
-    assert len(times["a"]) == len(times["b"]) >= timing.FEWEST_ROUNDS
-    assert all(seconds > 0 for seconds in times["a"] + times["b"])
-    inside = False
-    for call in calls:
-        inside = {"enter": True, "leave": False}.get(call, inside)
-        assert (call == "b") <= (not inside)
-        assert (call == "a") <= inside
 
 
 def test_a_row_compares_the_calls_as_called_and_the_best_of_both_sides():
@@ -252,145 +218,11 @@ def test_what_cannot_be_run_is_refused_by_name():
         run.run("cifar", 0.0, rows.Setting(batch=1, target="gpu"), match="3->64")
 
 
-class FakeGraph:
-    """Records what is run under `torch.cuda.graph`, and runs it again."""
-
-    recording: list | None = None
-
-    def replay(self):
-        for recorded in self.runs:
-            recorded()
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """As much of torch.cuda as timing needs, with a clock that whoever runs turns on by hand: gpu.seconds."""
-    clock = SimpleNamespace(seconds=0.0)
-
-    class Event:
-        def __init__(self, enable_timing):
-            assert enable_timing
-
-        def record(self):
-            self.at = clock.seconds
-
-        def synchronize(self):
-            pass
-
-        def elapsed_time(self, end):
-            return 1e3 * (end.at - self.at)
-
-    @contextmanager
-    def graph(of):
-        FakeGraph.recording = of.runs = []
-        yield
-        FakeGraph.recording = None
-
-    for name, value in {
-        "Event": Event,
-        "CUDAGraph": FakeGraph,
-        "graph": graph,
-        "Stream": Mock,
-        "current_stream": Mock(),
-        "stream": lambda stream: nullcontext(),
-        "current_device": lambda: 0,
-        "get_device_properties": lambda index: SimpleNamespace(L2_cache_size=60 << 20),
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, value)
-    return clock
-
-
-def test_a_graph_holds_every_call_once_after_a_warm_up_of_each_within_the_context(gpu):
-    calls, inside = [], []
-
-    @contextmanager
-    def context():
-        inside.append(True)
-        yield
-        inside.clear()
-
-    def call(name):
-        def run():
-            calls.append((name, FakeGraph.recording is not None, bool(inside)))
-            if FakeGraph.recording is not None:
-                FakeGraph.recording.append(lambda: calls.append(name))
-
-        return run
-
-    variant = timing.captured([call("a"), call("b")], context)
-    assert calls == [("a", False, True), ("b", False, True), ("a", True, True), ("b", True, True)]
-    calls.clear()
-    variant.run()
-    assert calls == ["a", "b"] and variant.calls == 2
-
-
-def test_on_a_gpu_a_call_takes_its_share_of_what_lies_between_two_events(gpu):
-    def lasting(seconds):
-        def run():
-            gpu.seconds += seconds
-
-        return run
-
-    times = timing.interleaved(
-        {"4": timing.Variant(lasting(4.0), calls=4), "3": timing.Variant(lasting(3.0))}, 0.0, "cuda"
-    )
-    assert set(times["4"]) == {1.0} and set(times["3"]) == {3.0}
-
-
-@pytest.mark.parametrize(("nbytes", "sets"), [(0, 32), (1 << 20, 32), (10 << 20, 12), (1 << 30, 4)])
-def test_operands_are_as_many_as_the_cache_cannot_hold(gpu, nbytes, sets):
-    assert timing.copies(nbytes) == sets
-
-
 def test_a_setting_says_what_it_cannot_be():
     with pytest.raises(ValueError, match="device='gpu' is unknown; choose cpu, or cuda"):
         rows.Setting("gpu")
     with pytest.raises(ValueError, match="dtype='int8' is not measured; choose one of float32"):
         rows.Setting(dtype="int8")
-
-
-@pytest.mark.parametrize(
-    ("off", "of_torch", "rounding", "share"),
-    [
-        (2.0, 1.0, 0.0, 1.0),
-        (2.0, 1.0, 4.0, 0.5),
-        (3.0, 1.0, 0.0, 1.5),
-        (0.0, 0.0, 0.0, 0.0),
-        (float("nan"), 1.0, 0.0, inf),
-    ],
-)
-def test_what_is_allowed_is_twice_torchs_error_or_what_rounding_makes(off, of_torch, rounding, share):
-    exact = torch.zeros(3, dtype=torch.float64)
-    actual, torchs = torch.tensor([0.0, off, 0.0]), torch.tensor([of_torch, 0.0, 0.0])
-    assert judge.share_of_allowed([actual], [torchs], [exact], rounding) == share
-
-
-def test_an_error_where_none_is_allowed_and_a_lost_value_are_wrong():
-    zero, one = torch.zeros(1), torch.ones(1)
-    assert judge.share_of_allowed([one], [zero], [zero.double()], 0.0) == inf
-    assert judge.share_of_allowed([one * inf], [one], [one.double()], 0.0) == inf
-
-
-@pytest.mark.parametrize("op", ["conv", "adam", "bucket"])
-def test_every_config_of_the_cpu_target_is_judged_right_and_a_broken_one_wrong(op, monkeypatch):
-    spec = {
-        "conv": next(c.spec for c in suites.conv_cases("mobilenet_v3", 1) if "depthwise" in c.name),
-        "adam": AdamSpec(1003, 3, "bfloat16", master=True, ema=True),
-        "bucket": BucketSpec("pack", 1003, 3, wire_dtype="bfloat16", error_feedback=True),
-    }[op]
-    module = import_module(f"accelops.kernels.{op}.cpu")
-    verdicts = list(judge.every_config(spec, "cpu", seed=1))
-    assert [config for config, _ in verdicts] == module.configs(spec)
-    assert all(share <= 1 for _, share in verdicts)
-
-    def none(*arguments):
-        raise RuntimeError("no run")
-
-    monkeypatch.setattr(module, "run", none)
-    assert {why for _, why in judge.every_config(spec, "cpu", seed=1)} == {"RuntimeError: no run"}
-    if op != "conv":
-        monkeypatch.setattr(module, "run", lambda *arguments: None)  # leaves all as it was
-        assert all(share > 1 for _, share in judge.every_config(spec, "cpu", seed=1))
 
 
 def test_a_fused_row_asks_for_the_activation_in_every_direction_and_computes_what_torch_does():

@@ -7,11 +7,8 @@ named "probe" has the kernels of this file, a Spec for each.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -23,6 +20,8 @@ import triton.language as tl
 from accelops.bench.triton_aot import Compiled, compile_for, summary
 from accelops.kernels.spec import Spec
 from accelops.targets.triton import ARCHITECTURES, architecture, launch
+
+from .interpreter import without_interpreter
 
 
 @dataclass(frozen=True)
@@ -100,20 +99,9 @@ def main() -> None:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], list[Compiled]]:
     """By kernel and architecture."""
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.test_triton_aot"],
-        cwd=Path(__file__).parents[1],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    rows = without_interpreter("tests.test_triton_aot", cache=tmp_path_factory.mktemp("triton"))
     found: dict[tuple[str, str], list[Compiled]] = {}
-    for line in done.stdout.splitlines():
-        row = Compiled(**json.loads(line))
+    for row in (Compiled(**row) for row in rows):
         found.setdefault((row.kernel, row.architecture), []).append(row)
     return found
 

@@ -8,20 +8,22 @@
 namespace accelops {
 namespace {
 
-// II=1, a trip for each block of the patch: into the buffer, block `word % kBlocks` of word `word / kBlocks`.
-void fill(Tiles& tiles, Blocks& from, Block patch[kBlocks][kInputWords], Tile& tile, Geometry g) {
+// II=1, a trip for kLanes blocks of the patch, one from each: into the buffer, block `group * kLanes + lane` of a word.
+void fill(Tiles& tiles, Blocks from[kLanes], Block patch[kBlocks][kInputWords], Tile& tile, Geometry g) {
   tile = tiles.read();
   const uint32_t plane = tile.rows * tile.columns;
   uint32_t base = 0;
-  int part = 0;
-  for (uint32_t block = 0; block < tile.ns * g.C * kBlocks; ++block) {
-    for (uint32_t i = 0; i < plane; ++i) {
+  for (uint32_t word = 0; word < tile.ns * g.C; ++word) {
+    for (int group = 0; group < kBlocks / kLanes; ++group)
+      for (uint32_t i = 0; i < plane; ++i) {
 #pragma HLS PIPELINE II=1
-      patch[part][base + i] = from.read();
-      TRIP(kFill, 1);
-    }
-    if (part + 1 == kBlocks) base += plane;
-    part = part + 1 == kBlocks ? 0 : part + 1;
+        for (int lane = 0; lane < kLanes; ++lane) {
+#pragma HLS UNROLL
+          patch[group * kLanes + lane][base + i] = from[lane].read();
+        }
+        TRIP(kFill * kMostLanes, 1);
+      }
+    base += plane;
   }
 }
 
@@ -64,7 +66,7 @@ struct Walk {
   uint32_t n, p, q;
 
   uint32_t word(const Tile& tile, const Tap& tap, const Geometry& g) const {
-    const uint32_t h = p * g.stride_h + tap.r * g.dilation_h, w = q * g.stride_w + tap.s * g.dilation_w;
+    const uint32_t h = p * g.step_h() + tap.r * g.dilation_h, w = q * g.step_w() + tap.s * g.dilation_w;
     return ((n * g.C + tap.c) * tile.rows + h) * tile.columns + w;
   }
   void next(const Tile& tile) {
@@ -79,7 +81,7 @@ struct Walk {
 
 // II=1: the first weights, kWeightBeats trips; then, for each tap of each block of outputs, as many trips as the tile has
 // pixels or the next weights have beats, whichever is more: enough for a sum to be complete when the next tap adds to it.
-void multiply(const Block patch[kBlocks][kInputWords], Tile tile, Beats& from, SumBlocks& to, Geometry g) {
+void multiply(const Block patch[kBlocks][kInputWords], Tile tile, Beats& from, SumBlocks to[kLanes], Geometry g) {
   Sum partial[kTilePixels][kBlock];
 #pragma HLS ARRAY_RESHAPE variable=partial complete dim=2
   WeightSet weights[2];
@@ -87,17 +89,18 @@ void multiply(const Block patch[kBlocks][kInputWords], Tile tile, Beats& from, S
   for (int i = 0; i < kWeightBeats; ++i) {
 #pragma HLS PIPELINE II=1
     put_weights(weights[0], i, from.read());
-    TRIP(kMultiply, 1);
+    TRIP(kMultiply * kMostLanes, 1);
   }
   const uint32_t pixels = tile.pixels(), trips = pixels < uint32_t(kWeightBeats) ? kWeightBeats : pixels;
   const uint32_t sets = g.K * g.taps();
   Tap tap = {0, 0, 0};
+  int lane = 0;  // of the block of outputs
   for (uint32_t set = 0; set < sets; ++set) {
     Walk at = {0, 0, 0};
     for (uint32_t i = 0; i < trips; ++i) {
 #pragma HLS PIPELINE II=1
 #pragma HLS DEPENDENCE variable=partial type=inter direction=RAW distance=16 dependent=true
-      TRIP(kMultiply, 1);
+      TRIP(kMultiply * kMostLanes, 1);
       if (i < uint32_t(kWeightBeats) && set + 1 < sets) put_weights(weights[(set + 1) & 1], int(i), from.read());
       if (i >= pixels) continue;
       const uint32_t index = at.word(tile, tap, g);
@@ -112,15 +115,16 @@ void multiply(const Block patch[kBlocks][kInputWords], Tile tile, Beats& from, S
         if (!tap.first()) sums.lane[k] = partial[i][k] + sums.lane[k];
         partial[i][k] = sums.lane[k];
       }
-      if (tap.last(g)) to.write(sums);
+      if (tap.last(g)) to[lane].write(sums);
       at.next(tile);
     }
+    if (tap.last(g)) lane = lane + 1 == kLanes ? 0 : lane + 1;
     tap.next(g);
   }
 }
 
 // Tile after tile: the next one's patch is filled while this one multiplies (two buffers, made by DATAFLOW).
-void multiply_tiles(Tiles& tiles, Blocks& x, Beats& w, SumBlocks& sums, uint32_t count, Geometry g) {
+void multiply_tiles(Tiles& tiles, Blocks x[kLanes], Beats& w, SumBlocks sums[kLanes], uint32_t count, Geometry g) {
   for (uint32_t t = 0; t < count; ++t) {
 #pragma HLS DATAFLOW
     Block patch[kBlocks][kInputWords];

@@ -32,18 +32,19 @@ Sums multiply_pixel(const Block word[kBlocks], const WeightSet& w) {
   return sums;
 }
 
-// kBlockBeats constants a block with kBias, else none.
-void finish(const Beat* bias, Tiles& tiles, SumBlocks& from, Beats& to, uint32_t count, Geometry g) {
+uint32_t constant_beats(const Geometry& g) { return g.flags & kBias ? kBlockBeats : 0; }
+
+void finish(Beats& bias, Tiles& tiles, SumBlocks& from, Beats& to, uint32_t count, Geometry g, int lane) {
   const bool biased = g.flags & kBias, relu = g.flags & kRelu;
   Beat constant[kBlockBeats];
 #pragma HLS ARRAY_PARTITION variable=constant complete
   for (uint32_t t = 0; t < count; ++t) {
     const uint32_t pixels = tiles.read().pixels();
-    for (uint32_t k = 0; k < g.K; ++k) {
-      for (int i = 0; i < (biased ? kBlockBeats : 0); ++i) {
+    for (uint32_t k = uint32_t(lane); k < g.K; k += kLanes) {
+      for (int i = 0; i < int(constant_beats(g)); ++i) {
 #pragma HLS PIPELINE II=1
-        constant[i] = bias[k * kBlockBeats + uint32_t(i)];
-        TRIP(kFinish, 1);
+        constant[i] = bias.read();
+        TRIP(kFinish * kMostLanes + lane, 1);
       }
       Sums sums = Sums();
       int part = 0;
@@ -59,7 +60,7 @@ void finish(const Beat* bias, Tiles& tiles, SumBlocks& from, Beats& to, uint32_t
         }
         to.write(beat);
         part = part + 1 == kBlockBeats ? 0 : part + 1;
-        TRIP(kFinish, 1);
+        TRIP(kFinish * kMostLanes + lane, 1);
       }
     }
   }
@@ -108,5 +109,5 @@ extern "C" void conv_fp32(const Beat* x, const Beat* w, const Beat* bias, Beat* 
   const Geometry g = {N, H, W, C, K, R, S, P, Q, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
                       tile_n, tile_p, tile_q, C_total, K_total, flags, 0};
   const uint32_t count = tiles_of(g);
-  if (count) convolve(x, w, bias, y, count, kBlockBeats, g);
+  if (count) convolve(x, x, w, bias, y, y, count, kBlockBeats, g);
 }

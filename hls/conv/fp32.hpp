@@ -15,6 +15,7 @@ constexpr uint32_t kBias = 1, kRelu = 2;  // flags of a call
 typedef float Element;
 typedef float Sum;
 constexpr int kBlock = kConvFp32Outputs, kInputs = kConvFp32Inputs;
+constexpr int kLanes = 1, kMostLanes = 1;
 constexpr int kTilePixels = kConvFp32TilePixels, kInputWords = kConvFp32InputWords;
 
 inline Element element_of(uint32_t bits) { return float_of(bits); }

@@ -42,24 +42,25 @@ int8_t requantised(int32_t sum, int32_t bias, int32_t multiplier, int32_t shift,
   return int8_t(rounded > 127 ? 127 : rounded < lowest ? lowest : rounded);
 }
 
-// 3 * kScaleBeats constants a block, none where raw.
-void finish(const Beat* scale, Tiles& tiles, SumBlocks& from, Beats& to, uint32_t count, Geometry g) {
+uint32_t constant_beats(const Geometry& g) { return g.flags & kRaw ? 0 : 3 * kScaleBeats; }
+
+void finish(Beats& scale, Tiles& tiles, SumBlocks& from, Beats& to, uint32_t count, Geometry g, int lane) {
   const bool raw = g.flags & kRaw;
   int32_t constant[3][kBlock];
 #pragma HLS ARRAY_PARTITION variable=constant complete dim=0
   const int lanes = raw ? kFloats : kPortBits / 8, beats = kBlock / lanes;
   for (uint32_t t = 0; t < count; ++t) {
     const uint32_t pixels = tiles.read().pixels();
-    for (uint32_t k = 0; k < g.K; ++k) {
-      for (int i = 0; i < (raw ? 0 : 3 * kScaleBeats); ++i) {
+    for (uint32_t k = uint32_t(lane); k < g.K; k += kLanes) {
+      for (int i = 0; i < int(constant_beats(g)); ++i) {
 #pragma HLS PIPELINE II=1
-        const Beat beat = scale[k * (3 * kScaleBeats) + uint32_t(i)];
+        const Beat beat = scale.read();
         for (int lane = 0; lane < kFloats; ++lane) {
 #pragma HLS UNROLL
           const uint32_t bits = beat.range(32 * lane + 31, 32 * lane);
           constant[i / kScaleBeats][i % kScaleBeats * kFloats + lane] = int32_t(bits);
         }
-        TRIP(kFinish, 1);
+        TRIP(kFinish * kMostLanes + lane, 1);
       }
       Sums sums = Sums();
       int part = 0;
@@ -77,7 +78,7 @@ void finish(const Beat* scale, Tiles& tiles, SumBlocks& from, Beats& to, uint32_
         }
         to.write(beat);
         part = part + 1 == beats ? 0 : part + 1;
-        TRIP(kFinish, 1);
+        TRIP(kFinish * kMostLanes + lane, 1);
       }
     }
   }
@@ -88,15 +89,17 @@ void finish(const Beat* scale, Tiles& tiles, SumBlocks& from, Beats& to, uint32_
 
 using accelops::Beat;
 
-extern "C" void conv_int8(const Beat* x, const Beat* w, const Beat* scale, Beat* y, uint32_t N, uint32_t H, uint32_t W,
-                          uint32_t C, uint32_t K, uint32_t R, uint32_t S, uint32_t P, uint32_t Q, uint32_t stride_h,
-                          uint32_t stride_w, uint32_t padding_h, uint32_t padding_w, uint32_t dilation_h,
-                          uint32_t dilation_w, uint32_t tile_n, uint32_t tile_p, uint32_t tile_q, uint32_t C_total,
-                          uint32_t K_total, uint32_t flags, int32_t lowest, uint64_t* identity) {
+extern "C" void conv_int8(const Beat* x, const Beat* w, const Beat* scale, Beat* y, const Beat* x1, Beat* y1, uint32_t N,
+                          uint32_t H, uint32_t W, uint32_t C, uint32_t K, uint32_t R, uint32_t S, uint32_t P, uint32_t Q,
+                          uint32_t stride_h, uint32_t stride_w, uint32_t padding_h, uint32_t padding_w,
+                          uint32_t dilation_h, uint32_t dilation_w, uint32_t tile_n, uint32_t tile_p, uint32_t tile_q,
+                          uint32_t C_total, uint32_t K_total, uint32_t flags, int32_t lowest, uint64_t* identity) {
 #pragma HLS INTERFACE mode=m_axi port=x bundle=gmem0 offset=slave max_read_burst_length=64 num_read_outstanding=16
 #pragma HLS INTERFACE mode=m_axi port=w bundle=gmem1 offset=slave max_read_burst_length=64 num_read_outstanding=16
 #pragma HLS INTERFACE mode=m_axi port=scale bundle=gmem3 offset=slave max_read_burst_length=64 num_read_outstanding=16
 #pragma HLS INTERFACE mode=m_axi port=y bundle=gmem2 offset=slave max_write_burst_length=64 num_write_outstanding=16
+#pragma HLS INTERFACE mode=m_axi port=x1 bundle=gmem2 offset=slave max_read_burst_length=64 num_read_outstanding=16
+#pragma HLS INTERFACE mode=m_axi port=y1 bundle=gmem0 offset=slave max_write_burst_length=64 num_write_outstanding=16
 #pragma HLS INTERFACE mode=s_axilite port=N
 #pragma HLS INTERFACE mode=s_axilite port=H
 #pragma HLS INTERFACE mode=s_axilite port=W
@@ -127,5 +130,5 @@ extern "C" void conv_int8(const Beat* x, const Beat* w, const Beat* scale, Beat*
   const Geometry g = {N, H, W, C, K, R, S, P, Q, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
                       tile_n, tile_p, tile_q, C_total, K_total, flags, lowest};
   const uint32_t count = tiles_of(g), out_beats = flags & kRaw ? kScaleBeats : kBlockBeats;
-  if (count) convolve(x, w, scale, y, count, out_beats, g);
+  if (count) convolve(x, x1, w, scale, y, y1, count, out_beats, g);
 }

@@ -60,9 +60,9 @@ void run(Testbench& bench, const Layer& l, bool raw, int32_t lowest) {
   const uint32_t P = l.P(), Q = l.Q();
   Array y(l.N * l.K * kBlock * P * Q, raw ? 32 : 8);
   uint64_t identity = 0;
-  conv_int8(x.data(), w.data(), scale.data(), y.data(), l.N, l.H, l.W, l.C, l.K, l.R, l.S, P, Q, l.stride_h, l.stride_w,
-            l.padding_h, l.padding_w, l.dilation_h, l.dilation_w, l.tile_n, l.tile_p, l.tile_q, l.C, l.K,
-            raw ? kRaw : 0, lowest, &identity);
+  conv_int8(x.data(), w.data(), scale.data(), y.data(), x.data(), y.data(), l.N, l.H, l.W, l.C, l.K, l.R, l.S, P, Q,
+            l.stride_h, l.stride_w, l.padding_h, l.padding_w, l.dilation_h, l.dilation_w, l.tile_n, l.tile_p, l.tile_q, l.C,
+            l.K, raw ? kRaw : 0, lowest, &identity);
   for (uint32_t n = 0; n < l.N; ++n)
     for (uint32_t k = 0; k < l.K * kBlock; ++k)
       for (uint32_t p = 0; p < P; ++p)

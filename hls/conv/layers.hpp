@@ -5,11 +5,13 @@
 
 namespace accelops {
 
+// `rows` and `columns` of the output that are made; 0: as many as the padding, the same on both sides, gives.
 struct Layer {
   uint32_t N, H, W, C, K, R, S, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, tile_n, tile_p, tile_q;
+  uint32_t rows = 0, columns = 0;
 
-  uint32_t P() const { return (H + 2 * padding_h - dilation_h * (R - 1) - 1) / stride_h + 1; }
-  uint32_t Q() const { return (W + 2 * padding_w - dilation_w * (S - 1) - 1) / stride_w + 1; }
+  uint32_t P() const { return rows ? rows : (H + 2 * padding_h - dilation_h * (R - 1) - 1) / stride_h + 1; }
+  uint32_t Q() const { return columns ? columns : (W + 2 * padding_w - dilation_w * (S - 1) - 1) / stride_w + 1; }
 };
 
 const Layer kLayers[] = {
@@ -18,8 +20,15 @@ const Layer kLayers[] = {
     {2, 5, 7, 1, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 3, 4},  // tiles that do not divide
     {3, 4, 3, 2, 1, 1, 1, 1, 1, 0, 0, 1, 1, 2, 4, 3},  // several images in a tile
     {1, 9, 8, 1, 1, 3, 3, 2, 2, 1, 1, 1, 1, 1, 2, 3},
+    {2, 8, 7, 2, 1, 1, 1, 2, 3, 0, 0, 1, 1, 2, 4, 3},  // a kernel of one tap skips rows and columns
+    {1, 7, 6, 1, 2, 1, 1, 3, 2, 2, 1, 1, 1, 1, 2, 3},  // and padding between them
+    {1, 5, 9, 1, 1, 1, 3, 2, 2, 0, 1, 1, 1, 1, 3, 2},
     {1, 8, 9, 2, 2, 5, 3, 2, 1, 4, 0, 1, 2, 1, 4, 4},
     {1, 6, 6, 1, 1, 3, 3, 3, 2, 3, 3, 1, 1, 1, 3, 2},  // rows and columns of padding alone
+    {2, 5, 4, 1, 1, 2, 2, 1, 1, 0, 0, 1, 1, 1, 2, 4, 4, 4},  // a phase of a strided layer's gradient: beyond the last column
+    {1, 3, 4, 1, 2, 2, 3, 1, 1, 0, 2, 1, 1, 1, 3, 7, 3, 7},  // and one far beyond it
+    {5, 9, 7, 2, 1, 4, 3, 1, 1, 0, 0, 2, 2, 2, 3, 3},        // its weights' gradient: bands of 4 x 3 are the kernel
+    {3, 6, 7, 1, 1, 2, 3, 2, 1, 0, 0, 1, 1, 3, 3, 5},        // and that of a dilated one
 };
 
 // Where element (n, c, h, w) of x lies, and (k, c, r, s) of the weights, (n, k, p, q) of y.

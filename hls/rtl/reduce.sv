@@ -56,7 +56,7 @@
       .STREAM_DEPTH(`ACCELOPS_STREAM_DEPTH), .BURST(`ACCELOPS_BURST_BEATS), .OUTSTANDING(OUTSTANDING) \
   ) engine``I ( \
       .clk(ap_clk), .rst_n(ap_rst_n), \
-      .flats(arguments[32*`ACCELOPS_REDUCE_FLATS``I+:64]), .out(arguments[32*`ACCELOPS_REDUCE_OUT``I+:64]), \
+      .flats(arguments[32*FLATS``I+:64]), .out(arguments[32*OUT``I+:64]), \
       .ranks, .scale, .wire_bf16, .out_bf16, .tile, .tile_valid(tile_valid[I]), .tile_ready(tile_ready[I]), \
       .idle(engine_idle[I]), \
       .araddr(m_axi_``NAME``_ARADDR), .arlen(m_axi_``NAME``_ARLEN), .arvalid(m_axi_``NAME``_ARVALID), \
@@ -103,6 +103,10 @@ module reduce #(
 );
   localparam int PORT_BITS = `ACCELOPS_PORT_BITS;
   localparam int ENGINES = 4;
+  localparam int FLATS0 = `ACCELOPS_REDUCE_FLATS0, FLATS1 = `ACCELOPS_REDUCE_FLATS1;
+  localparam int FLATS2 = `ACCELOPS_REDUCE_FLATS2, FLATS3 = `ACCELOPS_REDUCE_FLATS3;
+  localparam int OUT0 = `ACCELOPS_REDUCE_OUT0, OUT1 = `ACCELOPS_REDUCE_OUT1;
+  localparam int OUT2 = `ACCELOPS_REDUCE_OUT2, OUT3 = `ACCELOPS_REDUCE_OUT3;
 
   logic [32*`ACCELOPS_REDUCE_WORDS-1:0] arguments;
   logic start, finished, running;

@@ -1,4 +1,4 @@
-"""Prints, as JSON, how the Triton step compiles for a GPU that is not here: python compilation.py sm_90.
+"""Prints, as JSON, how the Triton step compiles for a GPU that is not here: python -m tests.adam.compilation sm_90.
 
 "wide" counts the instructions of `step` that load 16 bytes. Each way to block a chunk meets the kernels with the most tensors, the first one all dtypes; what only scales a bound
 (`pieces`) is left out.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 import accelops
 from accelops.kernels.adam import fpga
 from accelops.kernels.adam.spec import AdamSpec
+from accelops.targets.fpga import model
+from accelops.targets.fpga.driver import Driver
 
-from ..fpga.driven import BOARDS
+from ..fpga.driven import BOARDS, recorded
 from .contract import AdamContract, copied, make
 
 
@@ -20,25 +20,26 @@ from .contract import AdamContract, copied, make
 class TestFpga(AdamContract):
     implementation = fpga
 
-    def test_parameters_that_took_the_same_steps_are_one_launch(self, driven: Any) -> None:
-        self.run(make(torch.float32, steps=(3,)))
-        assert [launch.kernel for launch in driven.launches] == ["adam"]
+    def test_parameters_that_took_the_same_steps_are_one_launch(self, driven: Driver) -> None:
+        with recorded(driven) as launches:
+            self.run(make(torch.float32, steps=(3,)))
+        assert [launch.kernel for launch in launches] == ["adam"]
 
-    def test_more_than_a_launch_may_take_is_several_of_them(self, driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_more_than_a_launch_may_take_is_several_of_them(
+        self, driven: Driver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         lists = make(torch.float32, ((9, 7), (3,), (101,)), amsgrad=True, ema=True, steps=(3,))
         want = self.run(copied(lists))
         monkeypatch.setattr(fpga, "PART_OF_MEMORY", driven.board.ddr.bytes // (20 * 40))
-        driven.launches.clear()
-        got = self.run(lists)
-        assert [launch.estimate.trips["step"] for launch in driven.launches][-1] != driven.launches[0].estimate.trips[
-            "step"
-        ]
-        assert len(driven.launches) == 5  # 167 elements, 40 a launch
+        with recorded(driven) as launches:
+            got = self.run(lists)
+        sizes = [model.adam(driven.board, numel, amsgrad=True) for numel in (40, 40, 40, 40, 7)]
+        assert [launch.estimate for launch in launches] == sizes
         for name in ("params", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "emas"):
             assert all(map(torch.equal, getattr(got, name), getattr(want, name))), name
 
     def test_a_launch_that_fails_leaves_everything_as_it_was(
-        self, driven: Any, monkeypatch: pytest.MonkeyPatch
+        self, driven: Driver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lists = make(torch.float32, ((5,), (7,)), steps=(3, 4))
         before, run = copied(lists), driven.run
@@ -61,16 +62,16 @@ def test_what_the_kernel_cannot_do_is_named() -> None:
 
 
 @pytest.mark.parametrize("driven", BOARDS[:1], indirect=True)
-def test_torch_optim_steps_on_the_board_that_is_asked_for(driven: Any) -> None:
+def test_torch_optim_steps_on_the_board_that_is_asked_for(driven: Driver) -> None:
     torch.manual_seed(0)
     kept = {}
     for target in ("aten", "fpga"):
         weight = torch.nn.Parameter(torch.linspace(-1, 1, 37))
         optimizer = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.1, amsgrad=True)
-        with accelops.enabled(), accelops.use(target):
+        with accelops.enabled(), accelops.use(target), recorded(driven) as launches:
             for step in range(3):
                 weight.grad = torch.sin(weight.detach() * step)
                 optimizer.step()
         kept[target] = weight.detach()
-    assert len(driven.launches) == 3
+    assert [launch.kernel for launch in launches] == ["adam"] * 3
     torch.testing.assert_close(kept["fpga"], kept["aten"])

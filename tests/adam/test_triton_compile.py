@@ -3,11 +3,7 @@ bytes at once."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,17 +12,15 @@ import pytest
 
 from accelops.targets.triton import ARCHITECTURES
 
+from ..interpreter import without_interpreter
+
 # 168 registers leave room for three programs of 128 threads. Triton 3.6 needs some more for the same.
 MOST_REGISTERS, MOST_SPILLED = (168, 0) if tuple(map(int, version("triton").split(".")[:2])) >= (3, 9) else (232, 8)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_kernel_fits(name: str, record_property: Callable[[str, object], None]) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    script = Path(__file__).parent / "compilation.py"
-    done = subprocess.run([sys.executable, script, name], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    compiled = [json.loads(line) for line in done.stdout.splitlines()]
+def test_every_kernel_fits(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    compiled = without_interpreter("tests.adam.compilation", name, cache=tmp_path)
     record_property("compiled", len(compiled))
     assert {c["kernel"] for c in compiled} == {"count", "step"}
     for c in compiled:

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from accelops.kernels.bucket.spec import MIXED, BucketSpec
 from accelops.kernels.spec import ITEMSIZE
 from accelops.targets.triton import ARCHITECTURES
+
+from ..interpreter import without_interpreter
 
 N = 10**6
 SPECS = [
@@ -59,18 +57,7 @@ class Row:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Each spec with each config for each architecture, and each reduction also of buffers that begin anywhere."""
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.bucket.test_triton_compile"],
-        cwd=Path(__file__).parents[2],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    found = without_interpreter("tests.bucket.test_triton_compile", cache=tmp_path_factory.mktemp("triton"))
     return [Row(**{**row, "spec": BucketSpec.from_json(row["spec"])}) for row in found]
 
 

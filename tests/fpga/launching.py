@@ -21,10 +21,8 @@ from accelops.targets.fpga.pool import Buffer
 
 from .in_process import InProcess
 
-WIRES = (
-    "in process",
-    pytest.param("pynq", marks=pytest.mark.skipif(find_spec("pynq") is None, reason="needs pynq: nox -s fpga")),
-)
+PYNQ = pytest.mark.skipif(find_spec("pynq") is None, reason="needs pynq: nox -s fpga")
+WIRES = ("in process", pytest.param("pynq", marks=PYNQ))
 
 
 @contextmanager

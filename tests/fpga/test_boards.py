@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -59,6 +60,41 @@ def test_a_board_described_wrongly_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(boards, "hls_folder", lambda: tmp_path)
     with pytest.raises(ValueError, match=r"name='kv260' is not that of its file; ports\.bits=96"):
         boards.board("wide")
+
+
+def dsps(kernel: str, board: boards.Board) -> int:
+    """Of its arithmetic: a floating-point multiplier takes 3 DSPs, an adder 2 or none in the fabric (AMD PG060, full
+    usage); one DSP makes two int8 products. What addresses take is left out."""
+    multiplier, adder = 3, 0 if kernel in board.fabric_adders else 2
+    lanes = board.float_lanes
+    if kernel == "adam":
+        return lanes * (9 * multiplier + 6 * adder)
+    if kernel == "reduce":
+        return board.ports.number * 2 * lanes * (multiplier + adder)
+    array = board.sizes[kernel]
+    macs = array["inputs"] * array["outputs"]
+    return macs // 2 if kernel == "conv_int8" else macs * (multiplier + adder)
+
+
+@pytest.mark.parametrize("name", boards.names())
+def test_overlays_hold_every_kernel_and_no_more_than_the_boards_dsps_are_enough_for(name: str):
+    board = boards.board(name)
+    assert {kernel for of_one in board.overlays.values() for kernel in of_one} == set(registers.kernels())
+    assert set(board.fabric_adders) <= set(registers.kernels())
+    for overlay, of_one in board.overlays.items():
+        taken = sum(dsps(kernel, board) for kernel in of_one)
+        assert taken <= board.resources["dsp"], f"{overlay} takes {taken}"
+        assert list(of_one) == [kernel for kernel in registers.kernels() if kernel in of_one]
+
+
+def test_a_small_board_needs_several_overlays_and_adders_without_dsps():
+    board = boards.board("pynq-z2")
+    assert sum(dsps(kernel, board) for kernel in registers.kernels()) > board.resources["dsp"]
+    with_dsps = replace(board, fabric_adders=())
+    assert sum(dsps(kernel, with_dsps) for kernel in board.overlays["train"]) > board.resources["dsp"]
+    for kernel in KERNELS:
+        text = generate.config(kernel, board)
+        assert ("syn.op=op:fadd impl:fabric\nsyn.op=op:fsub impl:fabric\n" in text) == (kernel.top == "adam")
 
 
 def test_the_register_map_is_that_of_vitis_hls():

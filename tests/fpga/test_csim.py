@@ -24,6 +24,8 @@ BREAKS = [
     ("conv_int8", "conv/int8.cpp", "(30 + shift)", "(29 + shift)"),
     ("conv_int8", "conv/memory.hpp", "h >= int32_t(g.H)", "h > int32_t(g.H)"),
     ("conv_int8", "conv/memory.hpp", "+ tile.q) * beats", "+ 0) * beats"),
+    ("conv_int8", "conv/memory.hpp", "r * g.skip_h()", "r"),
+    ("conv_int8", "conv/memory.hpp", "part == 0 && columns.kept()", "part == 0"),
     ("conv_fp32", "conv/fp32.cpp", "product[c] += product[c + half]", "product[c] += product[half]"),
     ("conv_fp32", "conv/fp32.cpp", "relu && shifted < 0", "shifted < 0"),
     ("conv_fp32", "conv/array.hpp", "if (!tap.first())", "if (tap.s)"),

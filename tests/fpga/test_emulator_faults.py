@@ -59,7 +59,7 @@ def test_a_slow_launch_takes_as_long_as_was_asked_and_is_right(host: Host):
 def test_a_bitstream_that_arrives_corrupted_is_refused_and_the_fpga_manager_says_so(host: Host):
     assert host.machine.files.read(STATE) == b"operating\n"
     ask(host, "bad-crc")
-    with pytest.raises(Refused, match="CRC error: the bitstream says 0x.*, its .* bytes give 0x"):
+    with pytest.raises(Refused, match=r"CRC error: the bitstream says 0x.*, its .* bytes give 0x"):
         host.machine.load(host.bit.read_bytes())
     assert host.machine.files.read(STATE) == b"write error\n"
     host.machine.load(host.bit.read_bytes())
@@ -185,7 +185,7 @@ def test_the_fpga_manager_loads_a_file_of_the_firmware_folder_with_its_words_rev
     host.write("adam", "numel", 3)
     host.machine.files.write("/sys/class/fpga_manager/fpga0/firmware", b"some.bin")
     assert host.read("adam", "numel") == 0
-    with pytest.raises(Refused, match="there is no /lib/firmware/other.bin"):
+    with pytest.raises(Refused, match=r"there is no /lib/firmware/other\.bin"):
         host.machine.files.write("/sys/class/fpga_manager/fpga0/firmware", b"other.bin")
 
 

@@ -98,7 +98,9 @@ def test_contiguous_memory_is_what_linux_sets_aside_at_the_end_of_ddr(name: str)
 def test_out_of_memory_says_what_was_asked_is_held_and_is_free():
     ddr = Ddr(PYNQ_Z2, 16 * PAGE)
     held = [ddr.allocate(4 * PAGE), ddr.allocate(4 * PAGE)]
-    with pytest.raises(OutOfMemory, match=rf"{6 * PAGE} bytes asked, {8 * PAGE} held by buffers, {5 * PAGE} free") as no:
+    with pytest.raises(
+        OutOfMemory, match=rf"{6 * PAGE} bytes asked, {8 * PAGE} held by buffers, {5 * PAGE} free"
+    ) as no:
         ddr.allocate(6 * PAGE)
     assert (no.value.asked, no.value.held, no.value.free) == (6 * PAGE, 8 * PAGE, 5 * PAGE)
     ddr.free(held[1])

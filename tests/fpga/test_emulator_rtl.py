@@ -54,7 +54,9 @@ def test_rtl_that_leaves_every_buffer_is_told_of(tmp_path: Path, monkeypatch: py
     from accelops.targets.fpga.emulator import checks
     from accelops.targets.fpga.emulator.launches import meaning
 
-    monkeypatch.setattr(checks, "checked", lambda kernel, board, a, ddr: meaning(kernel.top, board, a | {"ranks": 0}, ddr))
+    monkeypatch.setattr(
+        checks, "checked", lambda kernel, board, a, ddr: meaning(kernel.top, board, a | {"ranks": 0}, ddr)
+    )
     host = Host(Machine(PYNQ_Z2, rtl), tmp_path, ("reduce",))
     host.start("reduce", **host.reduction(np.ones((2, 64), np.float32), ranks=40))
     with pytest.raises(Refused, match="reduce: gmem0 AR: outside of memory"):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from accelops import targets
-from accelops.targets import TargetUnavailable, fpga
+from accelops.targets import TargetUnavailable
 from accelops.targets.fpga import boards
 from accelops.targets.fpga.registers import kernels
 from accelops.targets.fpga.simulation import compile_kernel
@@ -32,8 +31,3 @@ def test_a_source_that_does_not_compile_is_shown_with_the_compilers_words(tmp_pa
 def test_arguments_that_are_missing_or_unknown_are_named(simulated):
     with pytest.raises(TypeError, match=r"reduce takes flats0, .*; given rank, identity"):
         simulated("reduce", "pynq-z2").run(rank=2)
-
-
-def test_the_target_says_that_it_drives_no_board():
-    assert targets.unavailable("fpga") == fpga.unavailable()
-    assert "drives no FPGA board" in fpga.unavailable()

@@ -14,7 +14,8 @@ constexpr int kReduceAdderCycles = 16;
 constexpr int kConvInt8Outputs = 16;
 constexpr int kConvInt8Inputs = 16;
 constexpr int kConvInt8TilePixels = 256;
-constexpr int kConvInt8InputWords = 4096;
+constexpr int kConvInt8InputWords = 8192;
+constexpr int kConvInt8Ports = 1;
 constexpr int kConvFp32Outputs = 4;
 constexpr int kConvFp32Inputs = 8;
 constexpr int kConvFp32TilePixels = 256;
@@ -23,7 +24,7 @@ constexpr int kConvFp32InputWords = 2048;
 // CONFIG_HASH in the upper word, VERSION in the lower.
 constexpr uint64_t kAdamIdentity = 0xffa58ffd00000001ull;
 constexpr uint64_t kReduceIdentity = 0xf567430e00000001ull;
-constexpr uint64_t kConvFp32Identity = 0x0af2cd8d00000001ull;
-constexpr uint64_t kConvInt8Identity = 0xcdbbfde700000001ull;
+constexpr uint64_t kConvFp32Identity = 0x46b2074a00000001ull;
+constexpr uint64_t kConvInt8Identity = 0x074ea49100000002ull;
 
 }  // namespace accelops

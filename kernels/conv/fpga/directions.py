@@ -98,12 +98,13 @@ def weight_gradient(engine: Engine, problem: Problem, small: Tensor, large: Tens
     seen, stride = _seen(problem.side(large), problem)
     sides = Sides(problem.N, problem.C, problem.K, *problem.small, *problem.taps, *stride, *problem.dilation)
     plan, moves = weight_plan(engine.board.name, sides), Moves(problem.dilation, (0, 0), stride)
-    total = problem.weight(out)
+    by_channel = problem.weight(out).permute(2, 0, 1, 3, 4)
     for band in plan.bands:
         entries = _bands_of_large(seen, band, sides), _bands_of_small(problem.side(small), band)
         for x, w in zip(*(whole.split(plan.entries, 2) for whole in entries), strict=True):
-            with Images(x) as images:
-                total += engine.correlate(images, Weights(w), moves, problem.taps).permute(1, 2, 0, 3, 4)
+            for part, to in _at_once(engine, x, by_channel):
+                with Images(part) as images:
+                    to += engine.correlate(images, Weights(w), moves, problem.taps)
 
 
 def _seen(large: Tensor, problem: Problem) -> tuple[Tensor, Pair]:

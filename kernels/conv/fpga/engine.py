@@ -95,14 +95,21 @@ class Engine:
 
     def images_at_once(self, *sides: tuple[int, ...]) -> int:
         """How many images of (groups, channels, rows, columns) on each of the sides are to be on the board at a time."""
-        bytes_each = sum(4 * g * ceil_div(c, self.inputs) * self.inputs * h * w for g, c, h, w in sides)
-        return max(1, self.board.ddr.bytes // PART_OF_MEMORY // max(1, bytes_each))
+        bytes_each = sum(4 * g * self._padded(c) * h * w for g, c, h, w in sides)
+        return max(1, self._most_bytes // max(1, bytes_each))
+
+    @property
+    def _most_bytes(self) -> int:
+        return self.board.ddr.bytes // PART_OF_MEMORY
+
+    def _padded(self, channels: int) -> int:
+        return ceil_div(channels, self.inputs) * self.inputs
 
     def correlate(
         self, x: Images, w: Weights, moves: Moves, plane: Pair, bias: Tensor | None = None, relu: bool = False
     ) -> Tensor:
         """(N, groups, K, *plane); bias (groups, K) and ReLU follow the sum."""
-        parts = list(self._parts(w.values.shape, moves.dilation))
+        parts = list(self._parts(x, w, moves, plane))
         if len(parts) == 1:
             return self._correlate_part(x, w, moves, plane, parts[0], bias, relu)
         total = self._correlate_part(x, w, moves, plane, parts[0])
@@ -112,20 +119,59 @@ class Engine:
             total += bias[:, :, None, None]
         return total.relu_() if relu else total
 
-    def _parts(self, shape: tuple[int, ...], dilation: Pair) -> Iterator[_Part]:
-        """As few as fit, each with a word of channels at least."""
-        _, _, channels, rows, columns = shape
+    def _parts(self, x: Images, w: Weights, moves: Moves, plane: Pair) -> Iterator[_Part]:
+        """Of a sum over weights that come and go, as few as fit the chip and the memory: it is a part already. Of others,
+        whose launches are large, as many as are modelled to be fastest."""
+        groups, outputs, channels, rows, columns = w.values.shape
         down, across = rows, columns
-        if _span(rows, dilation[0]) * _span(columns, dilation[1]) > self.input_words:
+        if _span(rows, moves.dilation[0]) * _span(columns, moves.dilation[1]) > self.input_words:
             down = 1
-            if _span(columns, dilation[1]) > self.input_words:
+            if _span(columns, moves.dilation[1]) > self.input_words:
                 across = 1
-        patch = _span(down, dilation[0]) * _span(across, dilation[1])
-        deep = self.input_words // patch * self.inputs
+        word_bytes = 4 * groups * self._padded(outputs) * self.inputs * down * across
+        most = min(
+            self.input_words // (_span(down, moves.dilation[0]) * _span(across, moves.dilation[1])),
+            max(1, self._most_bytes // word_bytes),
+        )
+        if w.owner is not None:
+            first = _Part((0, channels), (0, down), (0, across))
+            most = convolution.words_at_once(self.board.name, self._geometry(x, w, moves, plane, first), most)
+        deep = most * self.inputs
         for r in range(0, rows, down):
             for s in range(0, columns, across):
                 for c in range(0, channels, deep):
                     yield _Part((c, min(c + deep, channels)), (r, r + down), (s, s + across))
+
+    def _geometry(self, x: Images, w: Weights, moves: Moves, plane: Pair, part: _Part) -> Geometry:
+        """Of a launch, without tiles. Its height or width is not positive where the padding is all that is left."""
+        groups, outputs = w.values.shape[:2]
+        words = ceil_div(part.channels[1] - part.channels[0], self.inputs)
+        blocks = ceil_div(outputs, self.outputs)
+        down, across = self._padding(moves, part)
+        return Geometry(
+            N=len(x.tensor),
+            H=x.tensor.shape[3] + min(0, down),
+            W=x.tensor.shape[4] + min(0, across),
+            C=words,
+            K=blocks,
+            R=part.rows[1] - part.rows[0],
+            S=part.columns[1] - part.columns[0],
+            stride_h=moves.stride[0],
+            stride_w=moves.stride[1],
+            padding_h=max(0, down),
+            padding_w=max(0, across),
+            dilation_h=moves.dilation[0],
+            dilation_w=moves.dilation[1],
+            C_total=groups * words,
+            K_total=groups * blocks,
+            rows=plane[0],
+            columns=plane[1],
+        )
+
+    def _padding(self, moves: Moves, part: _Part) -> Pair:
+        """Before the first of the part's taps; negative where that leaves out rows or columns of the images."""
+        (down, across), (r, s) = moves.padding, (part.rows[0], part.columns[0])
+        return down - r * moves.dilation[0], across - s * moves.dilation[1]
 
     def _correlate_part(
         self,
@@ -138,45 +184,18 @@ class Engine:
         relu: bool = False,
     ) -> Tensor:
         groups, outputs = w.values.shape[:2]
-        ahead = (part.rows[0], part.columns[0])
-        padding = [p - at * d for p, at, d in zip(moves.padding, ahead, moves.dilation, strict=True)]
-        left_out = [max(0, -p) for p in padding]
-        extents = [size - out for size, out in zip(x.tensor.shape[3:], left_out, strict=True)]
-        shape = (len(x.tensor), groups, outputs, *plane)
-        if min(extents) <= 0:  # the padding is all that is left
+        shape, g = (len(x.tensor), groups, outputs, *plane), self._geometry(x, w, moves, plane, part)
+        if min(g.H, g.W) <= 0:
             made = torch.zeros(shape) if bias is None else bias[:, :, None, None].expand(shape).clone()
             return made.relu_() if relu else made
-        words = ceil_div(part.channels[1] - part.channels[0], self.inputs)
-        blocks = ceil_div(outputs, self.outputs)
-        g = planned(
-            self.board.name,
-            Geometry(
-                N=len(x.tensor),
-                H=extents[0],
-                W=extents[1],
-                C=words,
-                K=blocks,
-                R=part.rows[1] - part.rows[0],
-                S=part.columns[1] - part.columns[0],
-                stride_h=moves.stride[0],
-                stride_w=moves.stride[1],
-                padding_h=max(0, padding[0]),
-                padding_w=max(0, padding[1]),
-                dilation_h=moves.dilation[0],
-                dilation_w=moves.dilation[1],
-                C_total=groups * words,
-                K_total=groups * blocks,
-                rows=plane[0],
-                columns=plane[1],
-            ),
-        )
+        left_out = [max(0, -p) for p in self._padding(moves, part)]
         with ExitStack() as held:
             buffers = {
                 "x": self._images(x, part.channels, left_out),
                 "w": self._weights(w, part, held),
                 "bias": None if bias is None else held.enter_context(self._written(packing.bias(bias, self.outputs))),
             }
-            flat = self._launch(g, groups, buffers, BIAS * (bias is not None) | RELU * relu)
+            flat = self._launch(planned(self.board.name, g), groups, buffers, BIAS * (bias is not None) | RELU * relu)
         return packing.results(flat, shape, self.outputs)
 
     def _images(self, x: Images, channels: Pair, left_out: list[int]) -> Any:

@@ -8,6 +8,7 @@ Bytes and flops: see boxes_kernels.py.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
@@ -19,12 +20,10 @@ from accelops.targets import triton as gpu
 
 from ...spec import ITEMSIZE
 from ..spec import ConvSpec
-from ..tensors import empty
-from . import gemm
-from .bias import bias_gradient
+from . import directions, gemm
 from .boxes_kernels import convolve_boxes, correlate_boxes
 from .problem import Problem, Triple, problem, walk
-from .tiles import add_splits, aligned
+from .tiles import aligned
 
 ALIGNMENT = 16  # bytes
 # So many programs of a multiprocessor have warps enough to wait for each other's loads and results.
@@ -99,24 +98,16 @@ def run(
     config: Config, spec: ConvSpec, first: Tensor, second: Tensor, third: Tensor | None = None, save: bool = False
 ) -> Any:
     """See kernels/conv/native.py: run."""
-    if spec.direction == "fprop":
-        out, before = empty(spec, spec.output), empty(spec, spec.output) if save else None
-        _convolve(config, spec, first, second, third, None, out, before)
-        return out, before
-    if spec.direction == "dgrad":
-        out = empty(spec, spec.input)
-        _convolve(config, spec, first, second, None, third, out, None)
-        return out
-    image, result = (first, second) if spec.transposed else (second, first)
-    grad_weight, grad_bias = _correlate(config, spec, image, result, third)
-    if spec.bias and spec.transposed:
-        grad_bias = bias_gradient(spec, problem(spec), first, third)
-    return grad_weight, grad_bias
+    p = problem(spec)
+    return directions.run(
+        partial(_convolve, config, spec, p), partial(_correlate, config, spec, p), spec, p, first, second, third, save
+    )
 
 
 def _convolve(
     config: Config,
     spec: ConvSpec,
+    p: Problem,
     source: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -124,9 +115,6 @@ def _convolve(
     out: Tensor,
     before: Tensor | None,
 ) -> None:
-    if not out.numel():
-        return
-    p = problem(spec)
     gather = p.kind == "gather"
     source_sizes, sizes = (p.image, p.result) if gather else (p.result, p.image)
     source_c, out_c = (p.c, p.k) if gather else (p.k, p.c)
@@ -166,19 +154,21 @@ def _convolve(
 
 
 def _correlate(
-    config: Config, spec: ConvSpec, image: Tensor, result: Tensor, saved: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    p, grad_weight = problem(spec), empty(spec, spec.weight)
-    fused = spec.bias and not spec.transposed
-    grad_bias = image.new_empty(spec.out_channels) if fused else None
-    if not image.numel() or not result.numel():
-        return grad_weight.zero_(), None if grad_bias is None else grad_bias.zero_()
+    config: Config,
+    spec: ConvSpec,
+    p: Problem,
+    image: Tensor,
+    result: Tensor,
+    saved: Tensor | None,
+    grad_weight: Tensor,
+    grad_bias: Tensor | None,
+) -> None:
     box = _box(config.block_k, p.n, p.result)
     blocks = [-(-size // edge) for size, edge in zip((p.n, *p.result), box, strict=True)]
     blocks_m, blocks_n = -(-p.k // config.block_m), -(-p.c // config.block_n)
     tiles = blocks_m * blocks_n * prod(p.taps)
     splits, each = gemm.split(prod(blocks), tiles)
-    partial, bias_partial = (gemm.partial_sums(splits, out) for out in (grad_weight, grad_bias))
+    sums, bias_sums = (gemm.partial_sums(splits, out) for out in (grad_weight, grad_bias))
     on_image, on_result = (p, p.image, p.c, box, config.block_n), (p, p.result, p.k, box, config.block_m)
     gpu.launch(
         correlate_boxes,
@@ -186,13 +176,13 @@ def _correlate(
         _of_pixels(image, *on_image),
         _of_pixels(result, *on_result),
         _of_pixels(saved, *(on_image if p.transposed else on_result)),
-        partial, bias_partial, *p.result, *blocks[1:], blocks_m, blocks_n, prod(blocks), each,
+        sums, bias_sums, *p.result, *blocks[1:], blocks_m, blocks_n, prod(blocks), each,
         **{f"{name.upper()}_{axis}": getattr(p, name)[i] for i, axis in enumerate("DHW") for name in OF_TAPS},
         C=p.c,
         K=p.k,
         RAGGED=any(size % edge for size, edge in zip(p.result, box[1:], strict=True)),
         PRECISION=gemm.precision(spec),
-        BIAS=fused,
+        BIAS=grad_bias is not None,
         ACTIVATION=spec.activation,
         SLOPE_ON_IMAGE=saved is not None and p.transposed,
         **dict(zip(AXES, box, strict=True)),
@@ -201,10 +191,8 @@ def _correlate(
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )  # fmt: skip
-    for sums, out in ((partial, grad_weight), (bias_partial, grad_bias)):
-        if sums is not None and sums is not out:
-            add_splits(sums, out)
-    return grad_weight, grad_bias
+    gemm.add_partial(sums, grad_weight)
+    gemm.add_partial(bias_sums, grad_bias)
 
 
 def _box(pixels: int, n: int, sizes: Triple) -> Box:

@@ -6,6 +6,7 @@ Bytes: each tensor once from memory; what is loaded again is meant to come from 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -16,8 +17,7 @@ from torch import Tensor
 from accelops.targets import triton as gpu
 
 from ..spec import ConvSpec
-from ..tensors import empty
-from .bias import bias_gradient
+from . import directions
 from .depthwise_kernels import slide, weigh
 from .problem import Problem, problem, walk
 from .tiles import add_splits
@@ -86,20 +86,9 @@ def run(
 ) -> Any:
     """See kernels/conv/native.py: run."""
     p = problem(spec)
-    if spec.direction == "fprop":
-        output = empty(spec, spec.output)
-        saved = empty(spec, spec.output) if save else None
-        _slide(config, spec, p, first, second, output, bias=third, before=saved)
-        return output, saved
-    if spec.direction == "dgrad":
-        grad_input = empty(spec, spec.input)
-        _slide(config, spec, p, first, second, grad_input, saved=third)
-        return grad_input
-    image, result = (first, second) if spec.transposed else (second, first)
-    grad_weight, grad_bias = _weigh(config, spec, p, image, result, third)
-    if spec.bias and spec.transposed:
-        grad_bias = bias_gradient(spec, p, first, third)
-    return grad_weight, grad_bias
+    return directions.run(
+        partial(_slide, config, spec, p), partial(_weigh, config, spec, p), spec, p, first, second, third, save
+    )
 
 
 def _slide(
@@ -108,13 +97,11 @@ def _slide(
     p: Problem,
     source: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
+    saved: Tensor | None,
     out: Tensor,
-    bias: Tensor | None = None,
-    saved: Tensor | None = None,
-    before: Tensor | None = None,
+    before: Tensor | None,
 ) -> None:
-    if not out.numel():
-        return
     sizes, source_sizes = (p.result, p.image) if p.kind == "gather" else (p.image, p.result)
     walks = dict(zip("DHW", (walk(p, i) for i in range(3)), strict=True))
     high = walks["H"]
@@ -147,13 +134,15 @@ def _slide(
 
 
 def _weigh(
-    config: Config, spec: ConvSpec, p: Problem, image: Tensor, result: Tensor, saved: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    grad_weight = empty(spec, spec.weight)
-    fused = spec.bias and not spec.transposed
-    grad_bias = image.new_empty(spec.out_channels) if fused else None
-    if not image.numel() or not result.numel():
-        return grad_weight.zero_(), None if grad_bias is None else grad_bias.zero_()
+    config: Config,
+    spec: ConvSpec,
+    p: Problem,
+    image: Tensor,
+    result: Tensor,
+    saved: Tensor | None,
+    grad_weight: Tensor,
+    grad_bias: Tensor | None,
+) -> None:
     columns = min(p.taps[2], MOST_COLUMNS)
     depth = -(-((config.rows - 1) * p.dilation[1] + 1) // p.stride[1])
     blocks_c, blocks_w = -(-p.c // config.block_c), -(-p.result[2] // config.block_w)
@@ -164,19 +153,19 @@ def _weigh(
     blocks_h = -(-p.result[1] // lines)
     each = -(-planes * blocks_h // wanted)
     splits = -(-planes * blocks_h // each)
-    partial = torch.empty(splits, grad_weight.numel(), dtype=torch.float32, device=image.device)
-    bias_partial = torch.empty(splits, p.c, dtype=torch.float32, device=image.device) if fused else None
+    sums = torch.empty(splits, grad_weight.numel(), dtype=torch.float32, device=image.device)
+    bias_sums = None if grad_bias is None else torch.empty(splits, p.c, dtype=torch.float32, device=image.device)
     axes = zip("DHW", range(3), strict=True)
     names = ("taps", "stride", "padding", "dilation")
     gpu.launch(
         weigh,
         (splits * of_filters,),
-        image, result, saved, partial, bias_partial, p.c, *p.image, *p.result,
+        image, result, saved, sums, bias_sums, p.c, *p.image, *p.result,
         blocks_c, blocks_h, blocks_w, lines, planes * blocks_h, each,
         **{f"{name.upper()}_{axis}": getattr(p, name)[i] for axis, i in axes for name in names},
         CHANNELS_LAST=p.channels_last,
         WIDE=p.wide,
-        BIAS=fused,
+        BIAS=grad_bias is not None,
         ACTIVATION=spec.activation,
         SLOPE_ON_IMAGE=p.transposed,
         BLOCK_C=config.block_c,
@@ -186,7 +175,6 @@ def _weigh(
         DEPTH=depth,
         num_warps=config.num_warps,
     )  # fmt: skip
-    add_splits(partial, grad_weight)
-    if bias_partial is not None:
-        add_splits(bias_partial, grad_bias)
-    return grad_weight, grad_bias
+    add_splits(sums, grad_weight)
+    if grad_bias is not None:
+        add_splits(bias_sums, grad_bias)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -20,8 +21,7 @@ from accelops.targets import triton as gpu
 
 from ...spec import ITEMSIZE
 from ..spec import ConvSpec
-from ..tensors import empty
-from .bias import bias_gradient
+from . import directions
 from .gemm_flat_kernels import convolve_flat, correlate_flat
 from .gemm_kernels import convolve, correlate
 from .problem import Problem, walk
@@ -127,20 +127,9 @@ def run(
     save: bool = False,
 ) -> Any:
     """See kernels/conv/native.py: run. `p` is the Problem of `spec`, or one that is the same in memory."""
-    if spec.direction == "fprop":
-        output = empty(spec, spec.output)
-        saved = empty(spec, spec.output) if save else None
-        _convolve(tile, spec, p, first, second, output, bias=third, before=saved)
-        return output, saved
-    if spec.direction == "dgrad":
-        grad_input = empty(spec, spec.input)
-        _convolve(tile, spec, p, first, second, grad_input, saved=third)
-        return grad_input
-    image, result = (first, second) if spec.transposed else (second, first)
-    grad_weight, grad_bias = _correlate(tile, spec, p, image, result, third)
-    if spec.bias and spec.transposed:
-        grad_bias = bias_gradient(spec, p, first, third)
-    return grad_weight, grad_bias
+    return directions.run(
+        partial(_convolve, tile, spec, p), partial(_correlate, tile, spec, p), spec, p, first, second, third, save
+    )
 
 
 def _convolve(
@@ -149,13 +138,11 @@ def _convolve(
     p: Problem,
     source: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
+    saved: Tensor | None,
     out: Tensor,
-    bias: Tensor | None = None,
-    saved: Tensor | None = None,
-    before: Tensor | None = None,
+    before: Tensor | None,
 ) -> None:
-    if not out.numel():
-        return
     c, k, taps = p.c // p.groups, p.k // p.groups, prod(p.taps)
     of_c, of_k = 1 if p.channels_last else taps, c * taps
     gather = p.kind == "gather"
@@ -199,13 +186,15 @@ def _blocks_of_pixels(line: bool, block: int, n: int, sizes: Any) -> int:
 
 
 def _correlate(
-    tile: Tile, spec: ConvSpec, p: Problem, image: Tensor, result: Tensor, saved: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    grad_weight = empty(spec, spec.weight)
-    fused = spec.bias and not spec.transposed
-    grad_bias = image.new_empty(spec.out_channels) if fused else None
-    if not image.numel() or not result.numel():
-        return grad_weight.zero_(), None if grad_bias is None else grad_bias.zero_()
+    tile: Tile,
+    spec: ConvSpec,
+    p: Problem,
+    image: Tensor,
+    result: Tensor,
+    saved: Tensor | None,
+    grad_weight: Tensor,
+    grad_bias: Tensor | None,
+) -> None:
     c, k, taps = p.c // p.groups, p.k // p.groups, prod(p.taps)
     rows, columns, _ = _sizes(p, isinstance(tile, Flat))
     blocks_m, blocks_n = -(-rows // tile.block_m), -(-columns // tile.block_n)
@@ -218,12 +207,12 @@ def _correlate(
         tiles = blocks_m * blocks_n * p.groups * taps
     blocks_k = _blocks_of_pixels(tile.line, tile.block_k, p.n, p.result)
     splits, each = split(blocks_k, tiles)
-    partial, bias_partial = (partial_sums(splits, out) for out in (grad_weight, grad_bias))
+    sums, bias_sums = (partial_sums(splits, out) for out in (grad_weight, grad_bias))
     names = ("taps", "stride", "padding", "dilation")
     gpu.launch(
         kernel,
         (tiles * splits,),
-        image, result, saved, partial, bias_partial, p.n, *p.image, *p.result, blocks_m, blocks_n, blocks_k, each,
+        image, result, saved, sums, bias_sums, p.n, *p.image, *p.result, blocks_m, blocks_n, blocks_k, each,
         **{f"{name.upper()}_{axis}": getattr(p, name)[i] for i, axis in enumerate("DHW") for name in names},
         GROUPS=p.groups,
         C=c,
@@ -232,7 +221,7 @@ def _correlate(
         CHANNELS_LAST=p.channels_last,
         WIDE=p.wide,
         PRECISION=precision(spec),
-        BIAS=fused,
+        BIAS=grad_bias is not None,
         ACTIVATION=spec.activation,
         SLOPE_ON_IMAGE=p.transposed,
         BLOCK_M=tile.block_m,
@@ -241,10 +230,8 @@ def _correlate(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )  # fmt: skip
-    for sums, out in ((partial, grad_weight), (bias_partial, grad_bias)):
-        if sums is not None and sums is not out:
-            add_splits(sums, out)
-    return grad_weight, grad_bias
+    add_partial(sums, grad_weight)
+    add_partial(bias_sums, grad_bias)
 
 
 def split(blocks: int, tiles: int) -> tuple[int, int]:
@@ -259,3 +246,9 @@ def partial_sums(splits: int, out: Tensor | None) -> Tensor | None:
     if out is None or splits == 1:
         return out
     return torch.empty(splits, out.numel(), dtype=torch.float32, device=out.device)
+
+
+def add_partial(sums: Tensor | None, out: Tensor | None) -> None:
+    """Write into `out` what partial_sums gave the kernel in its place."""
+    if sums is not None and sums is not out:
+        add_splits(sums, out)

@@ -133,6 +133,9 @@ def _check(board: Board, name: str) -> None:
         wrong |= {
             f"{engine}.inputs is not a multiple of {engine}.outputs": array["inputs"] % array["outputs"] != 0,
             f"{engine}.outputs are not whole beats": array["outputs"] * bits % board.ports.bits != 0,
+            f"{engine}.inputs are not as many blocks of {engine}.outputs for each of its ports": array["inputs"]
+            % (array["outputs"] * array.get("ports", 1))
+            != 0,
         }
     reasons = [reason for reason, holds in wrong.items() if holds]
     if reasons:

@@ -11,11 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import product
 
-from .boards import Board
+from .boards import Board, board
 from .model import PIPELINE, Estimate, ceil_div
 from .registers import kernels
 
 ENGINES = {"conv_int8": 8, "conv_fp32": 32}  # bits of an element
+
+# Assumed: what a launch costs beside the kernel on a board's own processor, and how fast the host adds results up.
+LAUNCH_SECONDS = 200e-6
+HOST_BYTES_PER_SECOND = 150e6  # PYNQ.remote's flush and fetch
 
 
 @dataclass(frozen=True)
@@ -64,32 +68,40 @@ class Geometry:
         return self.K * self.C * self.R * self.S
 
     def patch_words(self) -> int:
-        """The buffer that the inputs of a whole tile take."""
-        rows = (self.tile_p - 1) * self.stride_h + (self.R - 1) * self.dilation_h + 1
-        columns = (self.tile_q - 1) * self.stride_w + (self.S - 1) * self.dilation_w + 1
+        """The buffer that the inputs of a whole tile take. Of a strided dimension with one tap it holds only what is used."""
+        rows = (self.tile_p - 1) * (self.stride_h if self.R > 1 else 1) + (self.R - 1) * self.dilation_h + 1
+        columns = (self.tile_q - 1) * (self.stride_w if self.S > 1 else 1) + (self.S - 1) * self.dilation_w + 1
         return self.tile_n * self.C * rows * columns
 
 
 @dataclass(frozen=True)
 class _Side:
     """A dimension of the output cut into tiles: how many tiles there are of each size (two at most: the last may be
-    smaller), the rows (or columns) of their patches in all, and how many of these lie inside the image."""
+    smaller), and of all tiles' inputs together: how many lie between the first and the last that each uses (`span`), how
+    many of these in the image (`inside`), and how many go into the patches (`kept`, `kept_inside`): all, but with one tap
+    only those that outputs stand on."""
 
     sizes: tuple[tuple[int, int], ...]
-    patch: int
+    span: int
     inside: int
+    kept: int
+    kept_inside: int
 
 
 @lru_cache(maxsize=4096)
 def _side(size: int, extent: int, tile: int, taps: int, stride: int, padding: int, dilation: int) -> _Side:
     sizes = tuple(min(tile, size - at) for at in range(0, size, tile))
-    patch = inside = 0
+    skip = stride if taps == 1 else 1
+    span = inside = kept = kept_inside = 0
     for i, here in enumerate(sizes):
-        span = (here - 1) * stride + (taps - 1) * dilation + 1
+        length = (here - 1) * stride + (taps - 1) * dilation + 1
         first = i * tile * stride - padding
-        patch += span
-        inside += max(0, min(first + span, extent) - max(first, 0))
-    return _Side(tuple(Counter(sizes).items()), patch, inside)
+        begin, end = max(first, 0), min(first + length, extent)
+        span += length
+        inside += max(0, end - begin)
+        kept += ceil_div(length, skip)
+        kept_inside += max(0, ceil_div(end - first, skip) - ceil_div(begin - first, skip))
+    return _Side(tuple(Counter(sizes).items()), span, inside, kept, kept_inside)
 
 
 def conv_int8(board: Board, g: Geometry, raw: bool = False) -> Estimate:
@@ -105,7 +117,7 @@ def conv_fp32(board: Board, g: Geometry, bias: bool = False) -> Estimate:
 
 
 def _conv(engine: str, board: Board, g: Geometry, constant_beats: int, out_bits: int) -> Estimate:
-    """`constant_beats`: what `finish` reads for a block of outputs of a tile; `out_bits`: of an element of y."""
+    """`constant_beats`: what the engine reads for a block of outputs of a tile; `out_bits`: of an element of y."""
     array, latency = board.sizes[engine], board.burst.read_latency_cycles
     blocks = array["inputs"] // array["outputs"]
     block_beats, block_out_beats = (array["outputs"] * bits // board.ports.bits for bits in (ENGINES[engine], out_bits))
@@ -117,27 +129,32 @@ def _conv(engine: str, board: Board, g: Geometry, constant_beats: int, out_bits:
         (n * p * q, a * b * c) for (n, a), (p, b), (q, c) in product(images.sizes, rows.sizes, columns.sizes)
     ]  # of a tile, and how many such tiles there are
     tiles = sum(count for _, count in pixels)
-    planes = g.N * g.C * blocks
-    inside = planes * rows.inside * columns.inside
-    out_beats = g.N * g.P * g.Q * g.K * block_out_beats
-    constants = tiles * g.K * constant_beats
-    fill = planes * rows.patch * columns.patch
+    lanes = array.get("ports", 1)
+    planes = g.N * g.C * blocks // lanes  # that a lane reads
+    inside = planes * rows.kept_inside * columns.inside * block_beats
+    zeros = planes * (
+        rows.kept_inside * (columns.span - columns.inside) + (rows.kept - rows.kept_inside) * columns.kept
+    )
+    made = [ceil_div(g.K - lane, lanes) for lane in range(lanes)]  # blocks of outputs
+    out_beats = g.N * g.P * g.Q * block_out_beats
     trips = {
-        "schedule": tiles,
-        "load_x": fill - inside + inside * block_beats,
-        "load_w": tiles * g.sets * weight_beats,
-        "fill": fill,
-        "multiply": sum(count * (weight_beats + g.sets * max(size, weight_beats)) for size, count in pixels),
-        "finish": constants + out_beats,
-        "store": out_beats,
+        "schedule": (tiles,),
+        "load_x": (zeros + inside,) * lanes,
+        "load_w": (tiles * g.sets * weight_beats,),
+        "load_constants": (tiles * g.K * constant_beats,),
+        "fill": (planes * rows.kept * columns.kept,),
+        "multiply": (sum(count * (weight_beats + g.sets * max(size, weight_beats)) for size, count in pixels),),
+        "finish": tuple(k * (tiles * constant_beats + out_beats) for k in made),
+        "store": tuple(k * out_beats for k in made),
     }
-    bursts = planes * rows.inside * sum(count for _, count in columns.sizes)
-    reading = trips["load_x"] + bursts * latency
+    bursts = planes * rows.kept_inside * sum(count for _, count in columns.sizes)
+    reading = trips["load_x"][0] + bursts * latency
     first = ceil_div(reading, max(tiles, 1))  # nothing multiplies before the first patch is there
-    moved = inside * block_beats + trips["load_w"] + constants + out_beats
-    cycles = max(*trips.values(), reading) + first + PIPELINE
-    ordered = {stage: (trips[stage],) for stage in kernels()[engine].stages}
-    return Estimate(board, ordered, cycles, moved * board.beat_bytes)
+    moved = lanes * inside + trips["load_w"][0] + trips["load_constants"][0] + g.K * out_beats
+    cycles = max(reading, *(count for stage in trips.values() for count in stage)) + first + PIPELINE
+    kernel = kernels()[engine]
+    counted = {stage: trips[stage] + (0,) * (kernel.engines - len(trips[stage])) for stage in kernel.stages}
+    return Estimate(board, counted, cycles, moved * board.beat_bytes)
 
 
 def efficiency(estimate: Estimate, g: Geometry) -> float:
@@ -158,6 +175,33 @@ def planned(engine: str, board: Board, g: Geometry) -> Geometry:
             f"chip, {board.name} has {array['input_words']}: split the input channels"
         )
     return min(choices, key=lambda tiled: _conv(engine, board, tiled, 0, ENGINES[engine]).seconds)
+
+
+def halvings(size: int) -> list[int]:
+    """`size`, half of it, and so on to 1."""
+    found = [size]
+    while found[-1] > 1:
+        found.append(ceil_div(found[-1], 2))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def words_at_once(name: str, g: Geometry, most: int) -> int:
+    """How many of the C words of channels, at most `most`, a launch of conv_fp32 on the board `name` is to sum over where
+    the host adds up what several launches make: with fewer, more pixels have room on the chip, and weights are read less
+    often. Raises ValueError where the inputs of a pixel do not fit, not even of one word."""
+    described, choices = board(name), {}
+    for words in [words for words in halvings(g.C) if words <= most] or [most]:
+        launches = ceil_div(g.C, words)
+        try:
+            one = conv_fp32(described, planned("conv_fp32", described, replace(g, C=words)))
+        except ValueError:
+            continue
+        added = (launches - 1) * 4 * g.N * g.K * g.P * g.Q * described.sizes["conv_fp32"]["outputs"]
+        choices[words] = launches * (one.seconds + LAUNCH_SECONDS) + added / HOST_BYTES_PER_SECOND
+    if not choices:
+        planned("conv_fp32", described, replace(g, C=1))  # says what does not fit
+    return min(choices, key=choices.__getitem__)
 
 
 def _tilings(g: Geometry, most: int) -> Iterator[Geometry]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from .. import TargetUnavailable, came_or_went
 from .driver import Driver
@@ -26,7 +29,6 @@ REMOTE_VARIABLE = "PYNQ_REMOTE_DEVICES"
 PORT = 7967  # of PYNQ.remote's server
 MANAGER = Path("/sys/class/fpga_manager/fpga0/firmware")  # on a board's own Linux
 RETRY = 5.0  # seconds
-EMULATE = "emulate one: accelops fpga emulate --board pynq-z2"
 
 _in_use: ContextVar[Driver | None] = ContextVar("accelops board in use", default=None)
 
@@ -35,35 +37,39 @@ def connect(host: str, port: int = PORT, board: str | None = None, overlays: Pat
     """The board at `host`:`port`, which runs PYNQ.remote's server. `board` names it where its Linux does not say what it is;
     `overlays` is a .bit or a folder of them to look at first. Raises TargetUnavailable without a usable pynq, BoardLost
     where nothing answers."""
-    _need_pynq()
-    from .pynq_link import remote
-
-    return Driver(remote(host, port, board), overlays)
+    return Driver(_pynq_link().remote(host, port, board), overlays)
 
 
 def here(board: str | None = None, overlays: Path | None = None) -> Driver:
     """The board that this process runs on. Raises TargetUnavailable where that is none, or without a usable pynq."""
-    _need_pynq()
     if not MANAGER.exists():
         raise TargetUnavailable(f"this machine is no FPGA board: there is no {MANAGER}")
-    from .pynq_link import local
-
-    return Driver(local(board), overlays)
+    return Driver(_pynq_link().local(board), overlays)
 
 
 def found() -> list[Driver]:
-    """Every board that answers, the local one first. Raises TargetUnavailable without a usable pynq."""
-    _need_pynq()
+    """Every board that answers, the local one first. Raises TargetUnavailable without a usable pynq, or where
+    PYNQ_REMOTE_DEVICES lists what is no address."""
+    return asked()[0]
+
+
+def asked(hosts: Sequence[str] = ()) -> tuple[list[Driver], list[str]]:
+    """The boards that answer, also at `hosts` (ADDRESS or ADDRESS:PORT), and why each of the others does not. Raises
+    TargetUnavailable as `found` does, ValueError for what is no address."""
+    _pynq_link()
     with _lock:
-        places = dict(_places())
-        for where in [where for where, place in _known.items() if where not in places or place.stale()]:
-            _known.pop(where)
+        places = dict(_places(hosts))
         for where, open_board in places.items():
-            if where not in _known:
+            known = _known.get(where)
+            if known is None or known.stale():
+                if known is not None and known.driver is not None:
+                    known.driver.close()
                 _known[where] = _Place.tried(open_board)
-                if _known[where].driver is not None:
+                if (known and known.driver) != _known[where].driver:
                     came_or_went()
-        return [place.driver for place in _known.values() if place.driver is not None]
+        answers = [_known[where] for where in places]
+    drivers = [place.driver for place in answers if place.driver is not None]
+    return drivers, [place.failure for place in answers if place.driver is None]
 
 
 def current() -> Driver:
@@ -71,10 +77,10 @@ def current() -> Driver:
     driver = _in_use.get()
     if driver is not None:
         return driver
-    boards = found()
-    if not boards:
-        raise TargetUnavailable(_missing())
-    return boards[0]
+    drivers, silent = asked()
+    if not drivers:
+        raise TargetUnavailable(f"no FPGA board answers: {'; '.join(silent)}" if silent else none_found())
+    return drivers[0]
 
 
 @contextmanager
@@ -119,8 +125,6 @@ class _Place:
     def stale(self) -> bool:
         if self.driver is None:
             return time.monotonic() - self.tried_at > RETRY
-        if self.driver.lost is not None:
-            came_or_went()
         return self.driver.lost is not None
 
 
@@ -128,16 +132,18 @@ _lock = threading.RLock()
 _known: dict[str, _Place] = {}
 
 
-def _places() -> Iterator[tuple[str, Callable[[], Driver]]]:
+def _places(hosts: Sequence[str]) -> Iterator[tuple[str, Callable[[], Driver]]]:
     if MANAGER.exists():
         yield "here", here
-    for entry in os.environ.get(REMOTE_VARIABLE, "").split(","):
-        if entry.strip():
-            try:
-                host, port = address(entry)
-            except ValueError as error:
-                raise TargetUnavailable(f"{REMOTE_VARIABLE}: {error}") from None
-            yield f"{host}:{port}", lambda host=host, port=port: connect(host, port)
+    for host, port in (*_listed(), *map(address, hosts)):
+        yield f"{host}:{port}", partial(connect, host, port)
+
+
+def _listed() -> list[tuple[str, int]]:
+    try:
+        return [address(entry) for entry in os.environ.get(REMOTE_VARIABLE, "").split(",") if entry.strip()]
+    except ValueError as error:
+        raise TargetUnavailable(f"{REMOTE_VARIABLE}: {error}") from None
 
 
 def address(text: str) -> tuple[str, int]:
@@ -152,7 +158,9 @@ def address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _need_pynq() -> None:
+@cache
+def _pynq_link() -> ModuleType:
+    """What needs pynq. Raises TargetUnavailable, each time, where that is not of use."""
     if find_spec("pynq") is None:
         raise TargetUnavailable(
             "pynq is not installed: pip install 'accelops[fpga]', in an environment of its own, for pynq needs numpy<2"
@@ -161,13 +169,16 @@ def _need_pynq() -> None:
         raise TargetUnavailable(
             f"pynq {version('pynq')} cannot allocate buffers with numpy {version('numpy')}: pip install 'numpy<2'"
         )
+    try:
+        return import_module(f"{__package__}.pynq_link")
+    except ImportError as error:
+        raise TargetUnavailable(
+            f"pynq does not load ({error}): pip install --force-reinstall 'accelops[fpga]'"
+        ) from error
 
 
-def _missing() -> str:
-    failures = [place.failure for place in _known.values() if place.driver is None]
-    if failures:
-        return f"no FPGA board answers: {'; '.join(failures)}"
+def none_found() -> str:
     return (
         f"no FPGA board is found: this machine is none, and {REMOTE_VARIABLE} lists none. Set it to the address of a board "
-        f"that runs PYNQ.remote's server, or {EMULATE}, then {REMOTE_VARIABLE}=127.0.0.1:{PORT}"
+        f"that runs PYNQ.remote's server, or emulate one (accelops fpga emulate --board pynq-z2) and set it to 127.0.0.1"
     )

@@ -3,17 +3,17 @@
 A launch makes sure that the overlay with its kernel is loaded (and is what this version of accelops drives), flushes the
 buffers that the host wrote, writes all arguments in one transfer, starts the kernel and polls it until its deadline:
 PYNQ.remote has no interrupts. A kernel that misses its deadline leaves the board dead; the next launch loads the overlay
-again. Launches of one board run in order, by one thread at a time: the v3.1 server does not lock what it keeps.
+again. Launches of one board run in order, by one thread at a time: the v3.1 server does not lock what it keeps. A board
+serves one client at a time: another that loads an overlay is not noticed.
 """
 
 from __future__ import annotations
 
+import atexit
 import struct
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,16 @@ START = 1 << CONTROL_BITS["AP_START"]
 FINISHED = 1 << CONTROL_BITS["AP_DONE"] | 1 << CONTROL_BITS["AP_IDLE"]
 
 _FORMATS = {"read": "<Q", "write": "<Q", "uint32": "<I", "int32": "<i", "float32": "<f"}
+
+
+_open: set[Driver] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """The board's server keeps what a client allocated and did not free."""
+    for driver in list(_open):
+        driver.close()
 
 
 @dataclass(frozen=True)
@@ -81,18 +91,22 @@ class Driver:
         self.link, self.board, self.where = link, link.board, link.where
         self.counts = Counts()
         self.loaded: Overlay | None = None
-        self.lost: BoardLost | None = None
         self._overlays = overlays
         self._dead = False
-        self._lock = threading.RLock()
-        self._pool = Pool(link, self._lock)
+        self._pool = Pool(link)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"accelops {self.where}")
         self._last: Future[Launch] | None = None
         self.emulation = emulation(link)
+        _open.add(self)
 
     @property
     def emulated(self) -> bool:
         return self.emulation is not None
+
+    @property
+    def lost(self) -> BoardLost | None:
+        """How the connection broke, if it did."""
+        return self._pool.lost
 
     @property
     def held(self) -> int:
@@ -106,7 +120,7 @@ class Driver:
 
     def allocate(self, nbytes: int) -> Buffer:
         """A buffer of the board's memory, at least `nbytes`, not initialised. Raises BoardMemoryExhausted."""
-        with self._lock, self._watched():
+        with self._pool.calling():
             if self.link.loads_first and self.loaded is None:
                 self._load(next(iter(self.board.overlays.values()))[0])
             return self._pool.take(nbytes)
@@ -121,7 +135,8 @@ class Driver:
         return self._launch(call)
 
     def submit(self, kernel: str, estimate: Estimate, /, **arguments: Any) -> Future[Launch]:
-        """As `run`, by the board's own thread, in the order of submission. Buffers may be read at once (that waits)."""
+        """As `run`, by the board's own thread, in the order of submission. Buffers may be read at once (that waits), but
+        not from a callback of the future, which that thread runs."""
         call = self._call(kernel, estimate, arguments)
         future = self._worker.submit(self._launch, call)
         for buffer in call.buffers:
@@ -130,13 +145,15 @@ class Driver:
         return future
 
     def close(self) -> None:
-        """Finish what was submitted, give all memory back. The driver is of no use afterwards."""
+        """Finish what was submitted, give all memory back, that of buffers in use too. Of no use afterwards; again is
+        nothing."""
         self._worker.shutdown()
-        with self._lock:
-            if self.lost is None:
-                self._pool.release()
-                self.lost = BoardLost(f"{self.where}: this driver was closed")
-            self.link.close()
+        _open.discard(self)
+        if self.lost is None:
+            with suppress(BoardLost):
+                self._pool.close()
+            self._pool.lost = BoardLost(f"{self.where}: this driver was closed")
+        self.link.close()
 
     def _call(self, name: str, estimate: Estimate, arguments: dict[str, Any]) -> _Call:
         if name not in kernels():
@@ -180,12 +197,15 @@ class Driver:
         return buffer, offset
 
     def _launch(self, call: _Call) -> Launch:
-        with self._lock, self._watched():
+        with self._pool.calling():
             for buffer in call.inputs:
                 buffer.usable()
             switched = self._load(call.kernel.top)
             for buffer in call.buffers:
                 buffer.flush()
+            interrupted = BoardHung(f"{self.where}: waiting for {call.kernel.top} was interrupted")
+            for buffer, offset in call.outputs:
+                buffer.fail(offset, interrupted)
             try:
                 seconds = self._execute(call.kernel, call.words, self._deadline(call.estimate))
                 cycles = self._reported(call.kernel) if self.emulated else None
@@ -197,17 +217,6 @@ class Driver:
                 buffer.written(offset)
             self.counts.launches += 1
             return Launch(call.kernel.top, call.estimate, seconds, cycles, switched)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Nothing is tried on a connection that broke."""
-        if self.lost is not None:
-            raise BoardLost(f"{self.lost}; connect anew") from self.lost
-        try:
-            yield
-        except BoardLost as error:
-            self.lost = error
-            raise
 
     def _load(self, kernel: str) -> bool:
         """Make sure that `kernel` can be started. Whether another overlay had to go for it."""
@@ -248,16 +257,17 @@ class Driver:
         """Start and wait. Raises BoardHung."""
         base = overlay.base_address(self.board, kernel.top)
         self.link.write(base + FIRST_ARGUMENT, words)
+        self._dead = True  # until it is seen to end, whatever interrupts the wait
         started = time.monotonic()
         self.link.write(base, START.to_bytes(4, "little"))
         pause = FIRST_PAUSE
         while not self.link.read(base) & FINISHED:
             waited = time.monotonic() - started
             if waited > deadline:
-                self._dead = True
                 raise BoardHung(self._dump(kernel, words, waited))
             time.sleep(pause)
             pause = min(1.5 * pause, LONGEST_PAUSE)
+        self._dead = False
         return time.monotonic() - started
 
     def _deadline(self, estimate: Estimate) -> float:

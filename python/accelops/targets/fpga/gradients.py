@@ -18,10 +18,8 @@ from functools import lru_cache
 from itertools import product
 
 from .boards import Board, board
-from .convolution import Geometry, conv_fp32, planned
+from .convolution import LAUNCH_SECONDS, Geometry, conv_fp32, halvings, planned
 from .model import Estimate, ceil_div
-
-LAUNCH_SECONDS = 200e-6  # assumed: what a launch costs beside the kernel, on a board's own processor
 
 
 @dataclass(frozen=True)
@@ -101,21 +99,14 @@ class WeightPlan:
 def weight_plan(name: str, sides: Sides) -> WeightPlan:
     """The plan that is modelled to be fastest on the board `name`, for one group."""
     inputs, plans = board(name).sizes["conv_fp32"]["inputs"], []
-    for rows, columns in product(_halvings(sides.P), _halvings(sides.Q)):
+    for rows, columns in product(halvings(sides.P), halvings(sides.Q)):
         bands = tuple(_cut(sides, rows, columns))
-        for words in _halvings(ceil_div(max(sides.N * band.down * band.across for band in bands), inputs)):
+        for words in halvings(ceil_div(max(sides.N * band.down * band.across for band in bands), inputs)):
             try:
                 plans.append(_costed(board(name), sides, bands, words * inputs))
             except ValueError:  # its inputs do not fit the chip
                 continue
     return min(plans, key=lambda plan: plan.seconds)
-
-
-def _halvings(size: int) -> list[int]:
-    found = [size]
-    while found[-1] > 1:
-        found.append(ceil_div(found[-1], 2))
-    return found
 
 
 def _cut(sides: Sides, rows: int, columns: int) -> Iterator[Band]:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .errors import BoardError, BoardMemoryExhausted
+from .errors import BoardError, BoardLost, BoardMemoryExhausted
 from .link import Link, Memory, free_memory
 
 SMALLEST = 4096  # a page
@@ -41,27 +43,44 @@ class Moved:
 
 
 class Pool:
-    """The memory of one board. `lock` is the board's: whoever calls `link` holds it."""
+    """The memory of one board. Whoever calls `link` does so in `calling`; `lost` is how the connection broke."""
 
-    def __init__(self, link: Link, lock: threading.RLock):
-        self.lock, self.link, self.moved = lock, link, Moved()
-        self._held = 0
+    def __init__(self, link: Link):
+        self.link, self.moved = link, Moved()
+        self.lost: BoardLost | None = None
+        self._lock = threading.RLock()
+        self._used: list[Memory] = []
         self._idle: dict[int, list[Memory]] = {}
         self._given: deque[Memory] = deque()  # appended to by the garbage collector too, which must not wait for a lock
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """One thread at a time, and none on a connection that broke."""
+        with self._lock:
+            self.connected()
+            try:
+                yield
+            except BoardLost as error:
+                self.lost = error
+                raise
+
+    def connected(self) -> None:
+        if self.lost is not None:
+            raise BoardLost(f"{self.lost}; connect anew") from self.lost
 
     def take(self, nbytes: int) -> Buffer:
         if nbytes < 0:
             raise ValueError(f"nbytes={nbytes}: a buffer has at least 0 bytes")
         size = size_class(nbytes)
-        with self.lock:
+        with self.calling():
             self._sort_in()
             memory = self._idle[size].pop() if self._idle.get(size) else self.link.allocate(size)
             if memory is None:
                 self.release()
                 memory = self.link.allocate(size)
             if memory is None:
-                raise BoardMemoryExhausted(self.link.where, size, self._held, free_memory(self.link))
-            self._held += size
+                raise BoardMemoryExhausted(self.link.where, size, self.held, free_memory(self.link))
+            self._used.append(memory)
             return Buffer(self, memory, nbytes)
 
     def give(self, memory: Memory) -> None:
@@ -70,23 +89,30 @@ class Pool:
     @property
     def held(self) -> int:
         """Bytes of buffers in use."""
-        with self.lock:
+        with self._lock:
             self._sort_in()
-            return self._held
+            return sum(len(memory.array) for memory in self._used)
 
     def release(self) -> None:
         """Give memory that no buffer uses back to the board."""
-        with self.lock:
+        with self.calling():
             self._sort_in()
             while self._idle:
                 _, same = self._idle.popitem()
                 while same:
                     same.pop().free()
 
+    def close(self) -> None:
+        """Give all memory back to the board, that of buffers in use too."""
+        with self.calling():
+            self.release()
+            while self._used:
+                self._used.pop().free()
+
     def _sort_in(self) -> None:
         while self._given:
             memory = self._given.popleft()
-            self._held -= len(memory.array)
+            self._used.remove(memory)
             self._idle.setdefault(len(memory.array), []).append(memory)
 
 
@@ -144,14 +170,15 @@ class Buffer:
             self._pool.give(memory)
 
     def usable(self) -> None:
-        """Raises the error of the launch that was to write this buffer and failed; ValueError once it is freed."""
+        """Raises the error of the launch that was to write this buffer and failed, BoardLost where there is no board behind
+        it any more, ValueError once it is freed."""
+        self._host()
         for error in self._broken.values():
             raise type(error)(f"the buffer holds no result, write it anew: {error}") from error
-        self._host()
 
     def flush(self) -> None:
         """Before a launch."""
-        with self._pool.lock:
+        with self._pool.calling():
             if self._dirty:
                 self._memory.flush()
                 self._dirty = False
@@ -170,13 +197,14 @@ class Buffer:
         return self._pool is pool
 
     def _fetch(self) -> None:
-        with self._pool.lock:
+        with self._pool.calling():
             if self._stale:
                 self._memory.invalidate()
                 self._stale = False
                 self._pool.moved.fetched += len(self._memory.array)
 
     def _host(self) -> np.ndarray:
+        self._pool.connected()  # closing gives memory back that buffers still name
         if self._memory is None:
             raise ValueError("the buffer was freed: allocate another")
         return self._memory.array

@@ -6,8 +6,12 @@ The only file that imports pynq. What pynq 4.0.0 leaves to its users is done her
 - a bitstream whose file name the board has is not sent again (PYNQ issue 1545): the name is a hash of the contents;
 - metadata kept from another run, under a hash of the .bit alone, is not read, and none is written, for processes race on it;
 - exhausted memory is an empty buffer_id, not an error;
+- a buffer frees itself by a gRPC call from the garbage collector, which crashes the process once the channel is closed:
+  it is told that it is free already;
 - some of it uses the active device whatever device it is given, and Clocks stays with the first device that it set: the
   board is made active and Clocks forgets the other, by one thread at a time.
+
+On a board itself (`local`) nothing of this was tried, for no board was at hand.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from .overlay import Overlay
 
 CALL_SECONDS = 5.0  # for a call that moves next to nothing
 SLOWEST = 2e6  # bytes/s that a connection must carry; a PYNQ-Z2's 100 Mbit/s are six times as much
-LOADING_SECONDS = 30.0  # besides sending it: Linux's FPGA manager takes below a second for the largest
+LOADING_SECONDS = 60.0  # besides sending it; Linux takes below a second, an emulated board may compile its kernels first
 CONNECTING_SECONDS = 3.0
 
 _loading = threading.Lock()  # pynq keeps the active device and its clocks in variables of the process
@@ -83,13 +87,13 @@ def remote(host: str, port: int, name: str | None = None) -> PynqLink:
     """PYNQ.remote's server at `host`:`port`; `name` is the board where its Linux does not say it."""
     where = f"{host}:{port}"
     try:
+        # At once where nothing listens; gRPC would try again until its deadline.
         socket.create_connection((host.strip("[]"), port), CONNECTING_SECONDS).close()
-    except OSError as error:
-        raise BoardLost(
-            f"{where}: nothing answers ({error}). Is the board on, its network reachable, and PYNQ.remote's server running?"
-        ) from None
-    with _translated(where):
         device = _Remote(host, port)
+    except (OSError, RuntimeError, grpc.RpcError) as error:
+        raise BoardLost(
+            f"{where}: no board answers ({error}). Is it on, its network reachable, and PYNQ.remote's server running?"
+        ) from error
     return PynqLink(where, device, name)
 
 
@@ -138,9 +142,10 @@ class PynqLink:
                 if "BO allocation failed" in str(error):  # XRT's words for exhausted memory
                     return None
                 raise
-            if isinstance(self.device, RemoteDevice) and not array.buffer_id:
-                array.freed = True  # there is nothing to free
-                return None
+            if isinstance(self.device, RemoteDevice):
+                array.freed = True
+                if not array.buffer_id:
+                    return None
             return PynqMemory(self, array)
 
     def read(self, address: int) -> int:
@@ -196,17 +201,27 @@ class PynqMemory:
 
     def invalidate(self) -> None:
         with self._moving():
-            try:
-                self._buffer.invalidate()  # replaces the array's contents once all has arrived
-            except ValueError as error:
-                raise BoardLost(f"{self._link.where}: a buffer arrived in part ({error})") from error
+            self._buffer.invalidate()  # replaces the array's contents once all has arrived
 
     def free(self) -> None:
         with self._link._within(CALL_SECONDS):
+            self._buffer.freed = False
             self._buffer.freebuffer()
 
-    def _moving(self):
-        return self._link._within(CALL_SECONDS + self.array.nbytes / SLOWEST)
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        with self._link._within(CALL_SECONDS + self.array.nbytes / SLOWEST):
+            try:
+                yield
+            except ValueError as error:
+                raise BoardLost(f"{self._link.where}: a buffer arrived in part ({error})") from error
+            except RuntimeError as error:
+                if isinstance(error, grpc.RpcError):
+                    raise
+                raise BoardLost(
+                    f"{self._link.where}: the server does not know a buffer of this client any more ({error}); was it "
+                    f"started again? Connect anew"
+                ) from error
 
 
 @contextmanager

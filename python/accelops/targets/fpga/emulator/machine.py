@@ -26,7 +26,7 @@ MACS_PER_SECOND = 3e6  # of C-simulation; 6 to 9 million on a processor with not
 
 class Machine:
     """`slots` makes what computes in a kernel's slot; `told` is called with each Launch when it has ended, `warned` with what
-    is no error on a board either and hardly meant: a buffer read before it was invalidated."""
+    a board does as well, and nobody means: a buffer is read before it was invalidated, or freed while a kernel uses it."""
 
     def __init__(
         self,
@@ -58,7 +58,9 @@ class Machine:
 
     def free(self, address: int) -> None:
         with self._lock:
-            self._at_rest(address)
+            top = self.fabric.user(address)
+            if top is not None:
+                self._warn(f"the buffer at {address:#x} is freed, and {top} still computes with it: loading stops it")
             self.ddr.free(address)
 
     def write(self, address: int, data: bytes | memoryview, offset: int = 0) -> None:
@@ -96,6 +98,10 @@ class Machine:
         top = self.fabric.user(address)
         if top is not None:
             raise Refused(f"the buffer at {address:#x} is in use by {top}, which has not ended: wait for AP_DONE")
+
+    def _warn(self, warning: str) -> None:
+        self._warnings.append(warning)
+        self._warned(warning)
 
     # The bus: words of 32 bits.
 

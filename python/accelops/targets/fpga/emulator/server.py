@@ -23,18 +23,26 @@ THREADS = 8
 GPIO_BASE = {"zynq7000": (906, 118), "zynquplus": (338, 174)}  # Linux's number of the first pin, and how many there are
 
 
+def require_pynq() -> None:
+    """Raises TargetUnavailable where the messages are missing."""
+    try:
+        import grpc  # noqa: F401
+        import pynq.remote.remote_device_pb2  # noqa: F401
+    except ImportError as error:
+        raise TargetUnavailable(
+            f"the emulated board's server needs pynq and grpc ({error}): pip install 'accelops[fpga]'"
+        ) from None
+
+
 class Server:
     """Serves `machine` until `stop`; `port` 0 takes a free one. Raises TargetUnavailable without pynq, OSError where the
     port is taken."""
 
     def __init__(self, machine: Machine, port: int = 0):
-        try:
-            import grpc
-            from pynq.remote import buffer_pb2_grpc, gpio_pb2_grpc, mmio_pb2_grpc, remote_device_pb2_grpc
-        except ImportError as error:
-            raise TargetUnavailable(
-                f"the emulated board's server needs pynq and grpc ({error}): pip install 'accelops[fpga]'"
-            ) from None
+        require_pynq()
+        import grpc
+        from pynq.remote import buffer_pb2_grpc, gpio_pb2_grpc, mmio_pb2_grpc, remote_device_pb2_grpc
+
         # Without SO_REUSEPORT a second server on the port fails instead of taking half of the calls.
         self._server = grpc.server(ThreadPoolExecutor(THREADS), options=[("grpc.so_reuseport", 0)])
         remote_device_pb2_grpc.add_RemoteDeviceServicer_to_server(_device(machine), self._server)
@@ -50,8 +58,7 @@ class Server:
     def stop(self) -> None:
         self._server.stop(grace=1).wait(timeout=5)
 
-    def wait(self, seconds: float) -> bool:
-        """Whether it is over."""
+    def ended_within(self, seconds: float) -> bool:
         return not self._server.wait_for_termination(seconds)
 
 
