@@ -15,8 +15,6 @@ from accelops.deploy.engine import OnBoard
 from accelops.targets import fpga
 from accelops.targets.fpga.errors import BoardHung
 
-from ..fpga.driven import driving
-
 
 def invoke(*arguments: str):
     return CliRunner().invoke(cli.app, list(arguments))
@@ -38,10 +36,11 @@ def archive(tmp_path_factory):
 
 
 @pytest.fixture
-def board(monkeypatch):
+def board(emulated_board, monkeypatch):
     """An emulated pynq-z2 in this process, at whatever address is asked for."""
-    with driving("pynq-z2") as driver:
-        monkeypatch.setattr(fpga, "connect", lambda host, port, board=None, overlays=None: driver)
+    driver = emulated_board("pynq-z2")
+    monkeypatch.setattr(fpga, "connect", lambda host, port, board=None, overlays=None: driver)
+    with fpga.on(driver):
         yield driver
 
 

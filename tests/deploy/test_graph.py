@@ -162,7 +162,7 @@ REFUSED = [
     (Own(Filters()), (2, 4, 4), "odd: its weight is computed from the input"),
     (nn.Conv3d(1, 1, 2), (1, 3, 3, 3), "a 3D convolution"),
     (nn.Linear(140_000, 1), (140_000,), "140000 products of int8 may overflow"),
-    (nn.Conv2d(2048, 1, 6), (2048, 6, 6), "one output pixel needs"),
+    (nn.Conv2d(4096, 1, 6), (4096, 6, 6), "one output pixel needs"),
     (nn.Conv2d(1, 1, 1).double(), (1, 2, 2), "its weight is float64, not float32"),
 ]
 

@@ -36,7 +36,9 @@ from .overlay import Overlay
 
 CALL_SECONDS = 5.0  # for a call that moves next to nothing
 SLOWEST = 2e6  # bytes/s that a connection must carry; a PYNQ-Z2's 100 Mbit/s are six times as much
-LOADING_SECONDS = 60.0  # besides sending it; Linux takes below a second, an emulated board may compile its kernels first
+LOADING_SECONDS = (
+    60.0  # besides sending it; Linux takes below a second, an emulated board may compile its kernels first
+)
 CONNECTING_SECONDS = 3.0
 
 _loading = threading.Lock()  # pynq keeps the active device and its clocks in variables of the process
