@@ -94,11 +94,11 @@ def test_int8_keeps_the_accuracy_of_a_trained_network_within_a_point():
     torch.manual_seed(0)
     images = halved(data.load("digits"))
     layers: list[torch.nn.Module] = []
-    for channels, wider in ((3, 16), (16, 32), (32, 64)):
+    for channels, wider in ((3, 8), (8, 16), (16, 32)):
         layers += [torch.nn.Conv2d(channels, wider, 3, padding=1), torch.nn.BatchNorm2d(wider)]
         layers += [torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
-    model = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(64 * 2 * 2, 10))
-    adam = torch.optim.Adam(model.parameters(), lr=3e-3)
+    model = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(32 * 2 * 2, 10))
+    adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     training = demo.Training(demo.SCRIPTS["torch"], model, adam, torch.optim.lr_scheduler.StepLR(adam, 1))
     for epoch in range(2):
         training.epoch(data.batches(images, 64, epoch), lambda loss: None)
