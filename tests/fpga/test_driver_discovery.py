@@ -16,6 +16,7 @@ from accelops.dispatch.explain import explain
 from accelops.targets import TargetUnavailable, fpga
 from accelops.targets.fpga import boards, discovery
 from accelops.targets.fpga.driver import Driver
+from accelops.targets.fpga.driver import _open as open_drivers
 from accelops.targets.fpga.emulator.machine import Machine
 from accelops.targets.fpga.emulator.server import Server
 from accelops.targets.fpga.errors import BoardFault, BoardLost
@@ -212,6 +213,7 @@ def test_a_board_that_appears_later_or_goes_is_noticed(monkeypatch):
     with serving(Machine(PYNQ_Z2), port):
         second = fpga.current()
         assert second is not first
+        assert first not in open_drivers
         check_sum(second, seed=3)
         second.close()
 
