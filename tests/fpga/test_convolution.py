@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from accelops.targets.fpga import boards
-from accelops.targets.fpga.convolution import ENGINES, Geometry, conv_fp32, conv_int8, efficiency, planned
+from accelops.targets.fpga.convolution import ENGINES, Geometry, conv_fp32, conv_int8, planned
 
 RAW = 1
 BIAS, RELU = 1, 2

@@ -75,6 +75,8 @@ FLATS, OUTS = tuple(f"flats{i}" for i in range(4)), tuple(f"out{i}" for i in ran
         (never_flushed("grad", 256), "grad: the buffer at .* is read, and nothing was ever flushed into it"),
         (same("weight_out", "grad"), "weight_out overlaps grad|grad overlaps weight_out"),
         (same("exp_avg_out", "weight_out"), "overlaps"),
+        (moved("weight_out", by=8), "overlaps"),
+        (lambda host, a: a.update(weight=a["weight"] | 1 << 32), "weight reaches from 0x1[0-9a-f]{8} to"),
         (change(flags=1), "max_exp_avg_sq reaches from 0x0"),
         (change(flags=2), "rounded_out reaches from 0x0"),
     ],
@@ -94,6 +96,7 @@ def test_mistakes_of_an_adam_step_are_refused_by_name(host: Host, mistake: Chang
         (change(ranks=4), "flats0 reaches from"),
         (moved(*OUTS, by=8), "out0 reaches from"),
         (change(buckets=2), "descriptors reaches from"),
+        (change(buckets=1 << 31), "2147483648 buckets of 3 ranks are not emulated"),
         (unflushed("descriptors"), "descriptors: the buffer at .* was written and not flushed"),
         (moved("out2", by=8), "out0, out1, out2, out3 are not one address"),
         (moved("flats3", by=-8), "flats0, flats1, flats2, flats3 are not one address"),
@@ -130,22 +133,42 @@ def convolution(host: Host, engine: str, g: Geometry, flags: int) -> dict[str, i
         operands["bias"] = host.buffer(np.zeros(4 * g.K * block, np.uint8))
     if engine == "conv_int8" and not flags:
         operands["scale"] = host.buffer(np.ones(12 * g.K * block, np.uint8))
+    if engine == "conv_int8":
+        operands |= {"x1": operands["x"], "y1": operands["y"]}
     return operands | g.arguments() | {"flags": flags}
 
 
 SMALL = Geometry(2, 4, 5, 1, 2, 3, 3, padding_h=1, padding_w=1, tile_n=1, tile_p=2, tile_q=5)
 
 
+@pytest.mark.parametrize("name", ["pynq-z2", "zcu104"])
 @pytest.mark.parametrize("engine", ["conv_fp32", "conv_int8"])
 @pytest.mark.parametrize("flags", [0, 1])
 def test_operands_of_a_convolution_as_long_as_they_must_be_are_taken_and_a_beat_less_is_not(
-    host: Host, engine: str, flags: int
+    tmp_path: Path, name: str, engine: str, flags: int
 ):
+    host = Host(Machine(boards.board(name)), tmp_path, (engine,))
     arguments = convolution(host, engine, SMALL, flags)
     host.run(engine, **arguments)
-    for name in ("x", "w", "y", *({"bias", "scale"} & set(arguments))):
-        with pytest.raises(Refused, match=rf"^{engine}: {name} reaches from"):
-            host.start(engine, **arguments | {name: arguments[name] + PYNQ_Z2.beat_bytes})
+    for operand in ("x", "w", "y", *({"bias", "scale"} & set(arguments))):
+        moved = {
+            alias: arguments[alias] + host.board.beat_bytes for alias in (operand, f"{operand}1") if alias in arguments
+        }
+        with pytest.raises(Refused, match=rf"^{engine}: {operand} reaches from"):
+            host.start(engine, **arguments | moved)
+
+
+@pytest.mark.parametrize("operand", ["x1", "y1"])
+def test_an_operand_that_two_ports_share_is_at_one_address(tmp_path: Path, operand: str):
+    """Only an array of two lanes has both ports; that of pynq-z2 does not look at the second."""
+    for name in ("pynq-z2", "zcu104"):
+        host = Host(Machine(boards.board(name)), tmp_path / name, ("conv_int8",))
+        arguments = convolution(host, "conv_int8", SMALL, 0) | {operand: 0}
+        if host.board.sizes["conv_int8"]["ports"] == 1:
+            host.run("conv_int8", **arguments)
+        else:
+            with pytest.raises(Refused, match=rf"^conv_int8: {operand[0]}, {operand} are not one address"):
+                host.start("conv_int8", **arguments)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +181,8 @@ def test_operands_of_a_convolution_as_long_as_they_must_be_are_taken_and_a_beat_
             {"stride_h": 300, "tile_p": 3, "padding_h": 900, "P": 3},
             "a tile's inputs take .* words, the buffer has 2048",
         ),
+        ({"padding_w": 1 << 31}, "the last column of the input would be 2147483654"),
+        ({"N": 1 << 31, "H": 0}, "N=2147483648, P=4, Q=5 are not emulated"),
         ({"C_total": 0}, "C=1 of C_total=0, K=2 of K_total=2: a part is more than all"),
     ],
 )
@@ -251,3 +276,36 @@ def test_trips_that_are_not_the_modelled_ones_are_a_fault(tmp_path: Path):
                 host.wait("reduce")
         else:
             host.wait("reduce")
+
+
+def random_geometry(random: np.random.Generator) -> dict[str, int]:
+    """Of few pixels; some with more output than input, a padding that reaches far, or nothing to do."""
+    most = {"N": 3, "H": 9, "W": 9, "K": 3, "P": 8, "Q": 8, "padding_h": 9, "padding_w": 4}
+    least_one = {"C": 3, "R": 4, "S": 3, "stride_h": 7, "stride_w": 3, "dilation_h": 4, "dilation_w": 3}
+    tiles = {"tile_n": 3, "tile_p": 9, "tile_q": 9}
+    a = {name: int(random.integers(0, top, endpoint=True)) for name, top in most.items()}
+    a |= {name: int(random.integers(1, top, endpoint=True)) for name, top in (least_one | tiles).items()}
+    return a | {"C_total": a["C"] + int(random.integers(2)), "K_total": a["K"] + int(random.integers(2))}
+
+
+@pytest.mark.parametrize("name", ["pynq-z2", "zcu104"])
+@pytest.mark.parametrize("engine", ["conv_fp32", "conv_int8"])
+def test_whatever_geometry_is_taken_makes_the_modelled_trips_within_its_buffers(tmp_path: Path, name: str, engine: str):
+    """The board itself compares trips and guards of every launch."""
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"seed {seed}")
+    random = np.random.default_rng(seed)
+    host = Host(Machine(boards.board(name)), tmp_path, (engine,))
+    x, w, constants = (host.buffer(np.zeros(1 << 20, np.uint8)) for _ in range(3))
+    y = host.machine.allocate(1 << 20)
+    operands = {"x": x, "x1": x, "w": w, "y": y, "y1": y, "bias": constants, "scale": constants}
+    taken = 0
+    for _ in range(100):
+        try:
+            host.start(engine, **operands, **random_geometry(random), flags=int(random.integers(4)))
+        except Refused as refused:
+            assert "tile" in str(refused), "nothing else is wrong with these"
+            continue
+        host.wait(engine)
+        taken += 1
+    assert taken > 50

@@ -53,6 +53,7 @@ def test_an_invalidate_drops_what_was_not_flushed(ddr: Ddr):
     at = ddr.allocate(4)
     ddr.write(at, b"\1\0\0\0")
     ddr.invalidate(at)
+    assert ddr.buffer(at).dirty is None
     ddr.flush(at)
     assert seen(ddr, at, 1) == [0xFFFFFFFF]
 

@@ -1,5 +1,5 @@
-"""Gradients as convolutions: the phases add up to torch's gradient of the input, the bands cover the small side, and the
-launches are modelled to keep the array busy. Figures are modelled."""
+"""How layers become launches: the phases of a gradient add up to torch's gradient of the input, bands cover the small side,
+and launches are modelled to keep the array busy. Figures are modelled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from accelops.targets.fpga import boards
-from accelops.targets.fpga.convolution import conv_fp32
+from accelops.targets.fpga.convolution import Geometry, conv_fp32, planned, seconds_in_parts, words_at_once
 from accelops.targets.fpga.gradients import Sides, phases, planned_weight_launch, weight_plan
 
 
@@ -83,3 +83,15 @@ def test_gradients_of_resnet50s_3x3_weights_are_modelled_to_reach_the_goal(
     array = board.sizes["conv_fp32"]
     peak = array["inputs"] * array["outputs"] * board.clock_mhz * 1e6
     assert work / peak / sum(e.seconds for e in weight_plan(name, sides).estimates) >= goal
+
+
+def test_a_long_sum_is_modelled_faster_in_parts_and_a_short_one_is_not():
+    """ResNet-50's last 3x3 layers: with all 512 channels on the chip there is room for a few pixels of one image."""
+    board = boards.board("pynq-z2")
+    g = Geometry(8, 7, 7, 64, 128, 3, 3, padding_h=1, padding_w=1)
+    whole = conv_fp32(board, planned("conv_fp32", board, g)).seconds
+    assert seconds_in_parts("pynq-z2", g) < 0.7 * whole
+    assert words_at_once("pynq-z2", g, 64) < 64
+    assert words_at_once("pynq-z2", g, 5) <= 5
+    short = Geometry(8, 56, 56, 8, 16, 3, 3, padding_h=1, padding_w=1)
+    assert words_at_once("pynq-z2", short, 8) == 8

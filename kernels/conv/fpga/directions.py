@@ -10,7 +10,8 @@ from torch import Tensor
 
 from accelops.targets.fpga.gradients import Band, Sides, phases, weight_plan
 
-from .engine import Engine, Images, Moves, Pair, Weights
+from .correlation import Images, Moves, Pair, Weights
+from .engine import Engine
 from .problem import Problem
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import product
+from math import inf
 
 from .boards import Board, board
 from .model import PIPELINE, Estimate, ceil_div
@@ -157,11 +158,6 @@ def _conv(engine: str, board: Board, g: Geometry, constant_beats: int, out_bits:
     return Estimate(board, counted, cycles, moved * board.beat_bytes)
 
 
-def efficiency(estimate: Estimate, g: Geometry) -> float:
-    """The part of the array's peak that a launch reaches; channels that only pad count as work."""
-    return g.N * g.P * g.Q * g.sets / (estimate.seconds * estimate.board.clock_mhz * 1e6)
-
-
 def planned(engine: str, board: Board, g: Geometry) -> Geometry:
     """`g` with the tiles that are modelled to be fastest. A 1x1 kernel without stride or padding sees an image as one
     row, which is read in one burst. Raises ValueError where not even one pixel's inputs fit."""
@@ -185,23 +181,32 @@ def halvings(size: int) -> list[int]:
     return found
 
 
-@lru_cache(maxsize=4096)
 def words_at_once(name: str, g: Geometry, most: int) -> int:
-    """How many of the C words of channels, at most `most`, a launch of conv_fp32 on the board `name` is to sum over where
-    the host adds up what several launches make: with fewer, more pixels have room on the chip, and weights are read less
-    often. Raises ValueError where the inputs of a pixel do not fit, not even of one word."""
-    described, choices = board(name), {}
-    for words in [words for words in halvings(g.C) if words <= most] or [most]:
-        launches = ceil_div(g.C, words)
+    """How many of the C words of channels, at most `most`, a launch of conv_fp32 on the board `name` is to sum over."""
+    choices = _in_parts(name, g)
+    few = {words: seconds for words, seconds in choices.items() if words <= most}
+    return min(few, key=few.__getitem__) if few else most
+
+
+def seconds_in_parts(name: str, g: Geometry) -> float:
+    """What all C words take, in as many launches as is fastest; infinite where they do not fit."""
+    return min(_in_parts(name, g).values(), default=inf)
+
+
+@lru_cache(maxsize=4096)
+def _in_parts(name: str, g: Geometry) -> dict[int, float]:
+    """By the words of channels that a launch sums over, the seconds of all launches and of the host, which adds up what they
+    make. With fewer words more pixels have room on the chip, and weights are read less often."""
+    described, found = board(name), {}
+    for words in halvings(g.C):
         try:
             one = conv_fp32(described, planned("conv_fp32", described, replace(g, C=words)))
-        except ValueError:
+        except ValueError:  # they do not fit
             continue
+        launches = ceil_div(g.C, words)
         added = (launches - 1) * 4 * g.N * g.K * g.P * g.Q * described.sizes["conv_fp32"]["outputs"]
-        choices[words] = launches * (one.seconds + LAUNCH_SECONDS) + added / HOST_BYTES_PER_SECOND
-    if not choices:
-        planned("conv_fp32", described, replace(g, C=1))  # says what does not fit
-    return min(choices, key=choices.__getitem__)
+        found[words] = launches * (one.seconds + LAUNCH_SECONDS) + added / HOST_BYTES_PER_SECOND
+    return found
 
 
 def _tilings(g: Geometry, most: int) -> Iterator[Geometry]:

@@ -10,7 +10,6 @@ serves one client at a time: another that loads an overlay is not noticed.
 from __future__ import annotations
 
 import atexit
-import struct
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import overlay
+from .arguments import Call, described, nothing, packed
 from .errors import BoardError, BoardFault, BoardHung, BoardLost, OverlayMismatch
 from .link import Link, emulation, report
 from .model import Estimate
@@ -32,8 +32,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 50e-6, 5e-3  # seconds between polls; a poll over a
 
 START = 1 << CONTROL_BITS["AP_START"]
 FINISHED = 1 << CONTROL_BITS["AP_DONE"] | 1 << CONTROL_BITS["AP_IDLE"]
-
-_FORMATS = {"read": "<Q", "write": "<Q", "uint32": "<I", "int32": "<i", "float32": "<f"}
 
 
 _open: set[Driver] = set()
@@ -67,21 +65,6 @@ class Counts:
     loads: int = 0
     switches: int = 0
     reloads: int = 0
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A launch to be made: the argument registers, the buffers that it reads, and those that it writes, with offsets."""
-
-    kernel: Kernel
-    estimate: Estimate
-    words: bytes
-    inputs: tuple[Buffer, ...]
-    outputs: tuple[tuple[Buffer, int], ...]
-
-    @property
-    def buffers(self) -> tuple[Buffer, ...]:
-        return tuple(dict.fromkeys((*self.inputs, *(buffer for buffer, _ in self.outputs))))
 
 
 class Driver:
@@ -123,13 +106,14 @@ class Driver:
         with self._pool.calling():
             if self.link.loads_first and self.loaded is None:
                 self._load(next(iter(self.board.overlays.values()))[0])
+            self._revive()
             return self._pool.take(nbytes)
 
     def run(self, kernel: str, estimate: Estimate, /, **arguments: Any) -> Launch:
         """One launch of `kernel`, after all that were submitted. Pointers are a Buffer, (Buffer, byte offset) or None, where
         the call does not use one; scalars int or float. `estimate`: what it is modelled to cost, from which its deadline
         follows. Raises BoardError; its outputs cannot be read then."""
-        call = self._call(kernel, estimate, arguments)
+        call = packed(kernel, estimate, arguments, self._pool)
         if self._last is not None:
             wait([self._last])
         return self._launch(call)
@@ -137,7 +121,7 @@ class Driver:
     def submit(self, kernel: str, estimate: Estimate, /, **arguments: Any) -> Future[Launch]:
         """As `run`, by the board's own thread, in the order of submission. Buffers may be read at once (that waits), but
         not from a callback of the future, which that thread runs."""
-        call = self._call(kernel, estimate, arguments)
+        call = packed(kernel, estimate, arguments, self._pool)
         future = self._worker.submit(self._launch, call)
         for buffer in call.buffers:
             buffer.pending = future
@@ -150,53 +134,13 @@ class Driver:
         self._worker.shutdown()
         _open.discard(self)
         if self.lost is None:
-            with suppress(BoardLost):
+            with suppress(BoardError), self._pool.calling():
+                self._revive()
                 self._pool.close()
             self._pool.lost = BoardLost(f"{self.where}: this driver was closed")
         self.link.close()
 
-    def _call(self, name: str, estimate: Estimate, arguments: dict[str, Any]) -> _Call:
-        if name not in kernels():
-            raise ValueError(f"kernel={name!r} is none of {', '.join(kernels())}")
-        if estimate.board != self.board:
-            raise ValueError(f"{name}: the estimate is for {estimate.board.name}, the board is {self.board.name}")
-        kernel = kernels()[name]
-        taken = [a for a in kernel.arguments if a.kind != "identity"]
-        if {a.name for a in taken} != set(arguments):
-            raise TypeError(f"{name} takes {', '.join(a.name for a in taken)}; given {', '.join(arguments)}")
-        words = bytearray(offsets(kernel)["VERSION"] - FIRST_ARGUMENT)
-        inputs, outputs = [], []
-        for argument in taken:
-            value = arguments[argument.name]
-            if argument.pointer:
-                buffer, offset = self._place(f"{name}: {argument.name}", value)
-                value = 0 if buffer is None else buffer.address + offset
-                if buffer is not None and argument.kind == "read":
-                    inputs.append(buffer)
-                elif buffer is not None:
-                    outputs.append((buffer, offset))
-            try:
-                struct.pack_into(_FORMATS[argument.kind], words, offsets(kernel)[argument.name] - FIRST_ARGUMENT, value)
-            except (struct.error, OverflowError) as error:
-                raise ValueError(f"{name}: {argument.name}={value!r} is no {argument.kind} ({error})") from None
-        return _Call(kernel, estimate, bytes(words), tuple(inputs), tuple(outputs))
-
-    def _place(self, what: str, value: Buffer | tuple[Buffer, int] | None) -> tuple[Buffer | None, int]:
-        if value is None:
-            return None, 0
-        buffer, offset = value if isinstance(value, tuple) else (value, 0)
-        if not isinstance(buffer, Buffer):
-            raise TypeError(f"{what}: expected a Buffer, (Buffer, byte offset) or None, not {type(buffer).__name__}")
-        if not buffer.of(self._pool):
-            raise ValueError(f"{what}: the buffer is another board's; allocate it on {self.where}")
-        if not 0 <= offset <= buffer.nbytes or offset % self.board.beat_bytes:
-            raise ValueError(
-                f"{what}: offset {offset} in a buffer of {buffer.nbytes} bytes; arrays begin at a beat of "
-                f"{self.board.beat_bytes} bytes"
-            )
-        return buffer, offset
-
-    def _launch(self, call: _Call) -> Launch:
+    def _launch(self, call: Call) -> Launch:
         with self._pool.calling():
             for buffer in call.inputs:
                 buffer.usable()
@@ -234,6 +178,12 @@ class Driver:
         self.counts.reloads += dead
         return before is not None and not dead
 
+    def _revive(self) -> None:
+        """A kernel that hangs may still write: no memory goes back to the board before it is gone."""
+        if self._dead:
+            loaded = self.loaded.kernels if self.loaded else next(iter(self.board.overlays.values()))
+            self._load(loaded[0])
+
     def _found(self, kernel: str) -> Overlay:
         if self.loaded is not None and kernel in self.loaded.kernels:
             return self.loaded
@@ -241,9 +191,8 @@ class Driver:
 
     def _check_identity(self, kernel: Kernel, loaded: Overlay) -> None:
         """One start with nothing to do: only then are VERSION and CONFIG_HASH valid."""
-        at = offsets(kernel)
-        self._execute(kernel, bytes(at["VERSION"] - FIRST_ARGUMENT), SHORTEST_DEADLINE)
-        base = overlay.base_address(self.board, kernel.top)
+        self._execute(kernel, nothing(kernel), SHORTEST_DEADLINE)
+        base, at = overlay.base_address(self.board, kernel.top), offsets(kernel)
         found = {name: self.link.read(base + at[name]) for name in ("VERSION", "CONFIG_HASH")}
         expected = {"VERSION": kernel.version, "CONFIG_HASH": config_hash(kernel, self.board)}
         if found != expected:
@@ -275,20 +224,13 @@ class Driver:
         return max(SHORTEST_DEADLINE, PATIENCE * estimate.seconds) + simulating
 
     def _dump(self, kernel: Kernel, words: bytes, waited: float) -> str:
-        base = overlay.base_address(self.board, kernel.top)
-        at = offsets(kernel)
+        base, at = overlay.base_address(self.board, kernel.top), offsets(kernel)
         registers = {name: self.link.read(base + at[name]) for name in (*CONTROL, "VERSION", "CONFIG_HASH")}
-        arguments = {
-            a.name: struct.unpack_from(_FORMATS[a.kind], words, at[a.name] - FIRST_ARGUMENT)[0]
-            for a in kernel.arguments
-            if a.kind != "identity"
-        }
         control = [bit for bit, place in CONTROL_BITS.items() if registers["CTRL"] >> place & 1]
         return (
             f"{self.where}: {kernel.top} did not finish in {waited:.1f} s. Registers: "
             f"{', '.join(f'{name}={value:#x}' for name, value in registers.items())} ({' '.join(control) or 'no bit set'}). "
-            f"Arguments: {', '.join(f'{n}={v:#x}' if isinstance(v, int) else f'{n}={v:g}' for n, v in arguments.items())}. "
-            f"The board counts as dead; its next use loads the overlay again"
+            f"Arguments: {described(kernel, words)}. The board counts as dead; its next use loads the overlay again"
         )
 
     def _reported(self, kernel: Kernel) -> int:

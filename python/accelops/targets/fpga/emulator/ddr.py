@@ -21,7 +21,8 @@ PAGE = 4096
 GUARD = 0xC5
 FRESH = 0xFF
 
-# What Linux sets aside by default on PYNQ's images; all buffers together get no more, whatever DDR the board has.
+# What Linux sets aside; all buffers together get no more, whatever DDR the board has. 128 MiB is what PYNQ's documents say
+# of Zynq-7000; the other is assumed.
 CMA_BYTES = {"zynq7000": 128 << 20, "zynquplus": 512 << 20}
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from ..boards import Board
 from ..registers import Kernel, config_hash, kernels
 from . import checks, handoff
+from .checks import Meaning
 from .clocks import Clocks
 from .ddr import Ddr
 from .faults import Faults, Refused
-from .launches import Meaning
 from .slot import Arguments, Core, Outcome, Slot
 
 Slots = Callable[[Kernel, Board, Ddr], Core]
@@ -81,6 +81,7 @@ class Fabric:
             raise Refused(str(error)) from error
         with self._changed:
             self.slots = {}
+            self._changed.notify_all()  # a slow launch stops waiting
             if not self._changed.wait_for(lambda: not self._computing, LOADING_SECONDS):
                 raise Refused(
                     f"a launch was still computed {LOADING_SECONDS:g} s after its bitstream was to be replaced"

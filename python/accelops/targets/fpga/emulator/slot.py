@@ -48,10 +48,6 @@ class Slot:
         self._busy = self._done = self._ready = False
         self._failure: str | None = None
 
-    @property
-    def busy(self) -> bool:
-        return self._busy
-
     def read(self, offset: int) -> int:
         if offset != CONTROL["CTRL"]:
             return self._words.get(offset, 0)
