@@ -177,7 +177,9 @@ def test_a_layer_that_cannot_run_is_refused_with_the_reason_and_runs_on_the_host
     assert len(names) == 1 and f"host={names!r}" in str(refused.value)
     module = deploy.compile(model, (x,), calibration=[x], host=names)
     assert [layer.name for layer in module.placement.host] == list(names)
-    rows = {row.name: row for row in module.report().layers}
+    report = module.report()
+    assert not {"convolution", "linear"} & set(report.host_operators), "told among the layers"
+    rows = {row.name: row for row in report.layers}
     assert rows[names[0]].where == "host, as asked" and rows[names[0]].cycles is None
     if not module.placement.layers:
         torch.testing.assert_close(module.reference(x), model(x).detach(), atol=0, rtol=0)
