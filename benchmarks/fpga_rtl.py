@@ -7,7 +7,6 @@ synthesis, before placement; no clock is claimed.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import sys
 from dataclasses import asdict
@@ -16,14 +15,6 @@ from pathlib import Path
 from accelops.targets.fpga import boards, synthesis
 
 ARRAYS = (("zynq7000", 16, 16), ("zynquplus", 16, 16))  # family, outputs, inputs
-
-
-def sources() -> str:
-    """A hash of what was synthesised."""
-    digest = hashlib.sha256()
-    for path in sorted((boards.hls_folder() / "rtl").glob("*.sv")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def rows() -> list[dict[str, object]]:
@@ -53,7 +44,7 @@ def main(arguments: list[str]) -> None:
             "date": datetime.date.today().isoformat(),
             "command": f"benchmarks/fpga_rtl.py {arguments[0]}",
         },
-        "sources": sources(),
+        "sources": synthesis.sources(),
         "sizes": rows(),
     }
     Path(arguments[0]).write_text(json.dumps(result, indent=1) + "\n")

@@ -35,7 +35,8 @@ struct Surroundings {
   }
   uint8_t* at(uint64_t address, uint64_t bytes) {
     for (const Region& r : regions)
-      if (address >= r.address && bytes <= r.bytes && address - r.address <= r.bytes - bytes) return r.host + (address - r.address);
+      if (address >= r.address && bytes <= r.bytes && address - r.address <= r.bytes - bytes)
+        return r.host + (address - r.address);
     return nullptr;
   }
 };
@@ -95,7 +96,8 @@ inline Burst burst_of(const Channel& channel, uint64_t beat_bytes, Surroundings&
   const uint64_t address = channel[kAddress], beats = channel[kLength] + 1, bytes = beats * beat_bytes;
   if (beats > kMostBeats) around.fail(channel.name(), "a burst of " + std::to_string(beats) + " beats");
   if (address % kPage + bytes > kPage) around.fail(channel.name(), "a burst across a boundary of 4 KB");
-  if (uint64_t{1} << channel[kSize] != beat_bytes || channel[kBurst] != 1) around.fail(channel.name(), "no incrementing burst of whole beats");
+  if (uint64_t{1} << channel[kSize] != beat_bytes || channel[kBurst] != 1)
+    around.fail(channel.name(), "no incrementing burst of whole beats");
   if (address % beat_bytes) around.fail(channel.name(), "an address within a beat");
   if (!around.at(address, bytes)) around.fail(channel.name(), "outside of memory");
   return {address, beats, around.cycle + around.latency};

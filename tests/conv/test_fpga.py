@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import random
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,11 +17,15 @@ from accelops.kernels.conv import fpga
 from accelops.kernels.conv.fpga import engine, resident
 from accelops.kernels.conv.operands import operands
 from accelops.kernels.conv.spec import ConvSpec
+from accelops.targets.fpga import on
+from accelops.targets.fpga.boards import board
 from accelops.targets.fpga.driver import Driver
 from accelops.targets.fpga.emulator.faults import parse
-from accelops.targets.fpga.errors import BoardHung
+from accelops.targets.fpga.emulator.machine import Machine
+from accelops.targets.fpga.errors import BoardHung, BoardMemoryExhausted
 from accelops.targets.fpga.gradients import Sides, weight_plan
 
+from ..fpga import launching
 from ..fpga.driven import BOARDS, recorded
 from .contract import BY_NAME, ConvContract, Operands, results
 
@@ -155,6 +161,19 @@ def test_the_gradient_of_the_weight_makes_the_launches_that_are_planned(driven: 
     assert tuple(launch.estimate for launch in launches) == plan.estimates
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_weights_that_stay_make_room_where_memory_is_short() -> None:
+    """Beside what a call needs, 80 KiB take a few of them. Where what a call needs does not fit into all of it, it says so."""
+    x, w, b = operands(SPEC)
+    layers = [w * factor for factor in range(1, 9)]
+    with launching.driving(Machine(board("pynq-z2"), cma_bytes=80 * 1024), "in process") as driver, on(driver):
+        for layer in layers:
+            torch.testing.assert_close(run(SPEC, x, layer, b), torch.conv2d(x, layer, b, padding=1))
+        assert 0 < resident.on(driver).nbytes < sum(layer.nbytes for layer in layers)
+        with pytest.raises(BoardMemoryExhausted, match="no memory for a buffer"):
+            run(replace(SPEC, input=(20, *SPEC.input[1:])), x.repeat(10, 1, 1, 1), w, b)
+
+
 @pytest.mark.parametrize("driven", BOARDS[:1], indirect=True)
 def test_each_group_is_a_launch(driven: Driver) -> None:
     spec = BY_NAME["2d grouped"].spec()
@@ -205,6 +224,36 @@ def test_a_board_that_hangs_is_not_replaced_by_the_cpu(driven: Driver) -> None:
     with accelops.enabled(), accelops.use("fpga"):
         x = torch.randn(1, 3, 5, 5)
         torch.testing.assert_close(layer(x), torch.conv2d(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("driven", BOARDS[:1], indirect=True)
+def test_threads_share_a_board_and_its_memory_for_weights(driven: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident.on(driven), "_most", 2_000)  # too little for two of them
+
+    def works(_: int) -> bool:
+        x, *weights = (torch.randn(2, 8, 5, 5), *(torch.randn(4, 8, 3, 3) for _ in range(3)))
+        with on(driven):
+            pairs = [(accelops.functional.conv2d(x, w, target="fpga"), torch.conv2d(x, w)) for w in weights * 5]
+        return all(torch.allclose(mine, torchs, atol=1e-4) for mine, torchs in pairs)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(works, range(4)))
+
+
+@pytest.mark.parametrize("driven", BOARDS[:1], indirect=True)
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_the_functional_runs_forward_and_backward_on_the_board_that_is_asked_for(
+    activation: str, driven: Driver
+) -> None:
+    grads = {}
+    for target in ("aten", "fpga"):
+        x, w, b = (t.requires_grad_() for t in operands(SPEC) if t is not None)
+        with recorded(driven) as launches:
+            y = accelops.functional.conv2d(x, w, b, padding=1, activation=activation, target=target)
+            grads[target] = torch.autograd.grad(y.square().sum(), (x, w, b))
+        assert len(launches) == (3 if target == "fpga" else 0)
+    for mine, torchs in zip(grads["fpga"], grads["aten"], strict=True):
+        torch.testing.assert_close(mine, torchs, rtol=1e-4, atol=1e-4)
 
 
 def test_what_the_engine_cannot_do_is_named() -> None:

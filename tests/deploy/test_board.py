@@ -14,7 +14,7 @@ from accelops.deploy.program import Convolve, Download, Upload
 from accelops.targets import TargetUnavailable, fpga
 from accelops.targets.fpga.errors import BoardError
 
-from ..fpga.driven import BOARDS, driving
+from ..fpga.driven import BOARDS
 from .models import SHAPES, Mobile, Residual, Sequence, Several, built, program
 from .plainly import result
 
@@ -45,34 +45,32 @@ class Remembering(OnBoard):
         return y
 
 
-@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("driven", BOARDS, indirect=True)
 @ALL
-def test_every_layers_integers_are_numpys(kind, board):
-    _, inputs, module = compiled(kind, board)
-    with driving(board) as driver:
-        engine = Remembering(driver)
-        module.program.run(engine, inputs)
-        engine.forget()
+def test_every_layers_integers_are_numpys(kind, driven):
+    _, inputs, module = compiled(kind, driven.board.name)
+    engine = Remembering(driven)
+    module.program.run(engine, inputs)
+    engine.forget()
     assert len(engine.seen) == len(module.placement.layers)
     for layer, x, y in engine.seen:
         assert np.array_equal(y, result(layer, x)), layer.name
 
 
-@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("driven", BOARDS, indirect=True)
 @ALL
-def test_a_board_equals_the_reference_and_nothing_stays_in_its_memory_but_weights(kind, board):
-    _, inputs, module = compiled(kind, board)
-    with driving(board) as driver:
-        before = driver.held
-        verified = module.verify(driver, *inputs)
-        assert verified.exact and set(verified.differing) == {layer.name for layer in module.placement.layers}
-        weights = driver.held - before
-        again = module(*inputs)
-        assert driver.held - before == weights
-        torch.testing.assert_close(again, module.reference(*inputs), atol=0, rtol=0)
-        torch.testing.assert_close(again, verified.outputs, atol=0, rtol=0)
-        module.forget()
-        assert driver.held == before
+def test_a_board_equals_the_reference_and_nothing_stays_in_its_memory_but_weights(kind, driven):
+    _, inputs, module = compiled(kind, driven.board.name)
+    before = driven.held
+    verified = module.verify(driven, *inputs)
+    assert verified.exact and set(verified.differing) == {layer.name for layer in module.placement.layers}
+    weights = driven.held - before
+    again = module(*inputs)
+    assert driven.held - before == weights
+    torch.testing.assert_close(again, module.reference(*inputs), atol=0, rtol=0)
+    torch.testing.assert_close(again, verified.outputs, atol=0, rtol=0)
+    module.forget()
+    assert driven.held == before
 
 
 @ALL
@@ -86,16 +84,16 @@ def test_results_are_near_the_models(kind):
         assert float((a - b).square().sum().sqrt()) < 0.03 * float(a.square().sum().sqrt())
 
 
-def test_a_wrong_integer_on_the_board_is_told_by_layer(monkeypatch):
+@pytest.mark.parametrize("driven", ["pynq-z2"], indirect=True)
+def test_a_wrong_integer_on_the_board_is_told_by_layer(monkeypatch, driven):
     _, inputs, module = compiled(Residual)
 
     def wrong(self, packed, y, sizes, right=OnBoard.fetch):
         return right(self, packed, y, sizes) + (packed.layer.name == "side")
 
     monkeypatch.setattr(OnBoard, "fetch", wrong)
-    with driving("pynq-z2") as driver:
-        verified = module.verify(driver, *inputs)
-        module.forget()
+    verified = module.verify(driven, *inputs)
+    module.forget()
     assert not verified.exact
     assert {name for name, count in verified.differing.items() if count} == {"side", "head"}, (
         "it, and what is computed from it"
@@ -118,40 +116,40 @@ def test_a_result_that_two_layers_read_is_uploaded_by_neither():
     assert uploads == ["x", "mean"]
 
 
-def test_a_depthwise_layer_takes_a_launch_for_a_block_and_not_for_a_channel():
+@pytest.mark.parametrize("driven", ["pynq-z2"], indirect=True)
+def test_a_depthwise_layer_takes_a_launch_for_a_block_and_not_for_a_channel(driven):
     _, inputs, module = compiled(Mobile)
-    with driving("pynq-z2") as driver:
-        verified = module.verify(driver, *inputs)
-        module.forget()
+    verified = module.verify(driven, *inputs)
+    module.forget()
     assert verified.launches == 1 + 2 + 3 + 1, "24 channels in blocks of 16; 12 groups of 2 and 3, five a block; dense"
 
 
+@pytest.mark.parametrize("driven", ["pynq-z2"], indirect=True)
 @ALL
 @pytest.mark.parametrize("images", [1, 5])
-def test_another_number_of_images_is_as_good(kind, images):
+def test_another_number_of_images_is_as_good(kind, images, driven):
     _, _, module = compiled(kind)
     inputs = built(kind, seed=3, images=images)[1]
-    with driving("pynq-z2") as driver:
-        assert module.verify(driver, *inputs).exact
-        module.forget()
+    assert module.verify(driven, *inputs).exact
+    module.forget()
 
 
+@pytest.mark.parametrize("driven", ["pynq-z2"], indirect=True)
 @ALL
-def test_no_images_give_no_results(kind):
+def test_no_images_give_no_results(kind, driven):
     model, _, module = compiled(kind)
     inputs = built(kind, images=0)[1]
-    with driving("pynq-z2"), torch.no_grad():
+    with torch.no_grad():
         ours, real = module(*inputs), model(*inputs)
         module.forget()
     torch.testing.assert_close(ours, real, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("driven", ["zcu104"], indirect=True)
+@pytest.mark.usefixtures("driven")
 def test_another_type_of_board_is_refused():
     _, inputs, module = compiled(Several)
-    with (
-        driving("zcu104"),
-        pytest.raises(ValueError, match="compiled for pynq-z2, the board in use is a zcu104"),
-    ):
+    with pytest.raises(ValueError, match="compiled for pynq-z2, the board in use is a zcu104"):
         module(*inputs)
 
 
@@ -162,24 +160,25 @@ def test_without_a_board_the_module_says_so(monkeypatch):
         module(*inputs)
 
 
-def test_a_failed_launch_gives_no_result_and_its_memory_back(monkeypatch):
+@pytest.mark.parametrize("driven", ["pynq-z2"], indirect=True)
+def test_a_failed_launch_gives_no_result_and_its_memory_back(monkeypatch, driven):
     _, inputs, module = compiled(Residual)
-    with driving("pynq-z2") as driver:
-        held = driver.held
-        run, launches = driver.run, []
+    held = driven.held
+    run, launches = driven.run, []
 
-        def failing(*args, **kwargs):
-            launches.append(args)
-            if len(launches) == 3:
-                raise BoardError("as a test wishes")
-            return run(*args, **kwargs)
+    def failing(*args, **kwargs):
+        launches.append(args)
+        if len(launches) == 2:
+            raise BoardError("as a test wishes")
+        return run(*args, **kwargs)
 
-        monkeypatch.setattr(driver, "run", failing)
-        with pytest.raises(BoardError, match="as a test wishes"):
-            module(*inputs)
-        assert driver.held == held
-        torch.testing.assert_close(module(*inputs), module.reference(*inputs), atol=0, rtol=0)
-        module.forget()
+    monkeypatch.setattr(driven, "run", failing)
+    with pytest.raises(BoardError, match="as a test wishes") as failed:
+        module(*inputs)
+    assert driven.held == held, "though its traceback still holds every frame"
+    assert failed.tb is not None
+    torch.testing.assert_close(module(*inputs), module.reference(*inputs), atol=0, rtol=0)
+    module.forget()
 
 
 def test_inputs_of_other_shapes_and_types_are_refused():

@@ -88,7 +88,7 @@ def test_named_kernels_make_one_bitstream(path, tmp_path, monkeypatch):
 
 def test_an_alveo_card_is_linked_and_needs_no_vivado(path, tmp_path, monkeypatch):
     stand_ins(path, "v++", "vitis-run")
-    monkeypatch.setenv("LEAVER", "v++")
+    monkeypatch.setenv("LEAVER", "v++ -l")
     monkeypatch.setenv("LEAVES", "accelops.xclbin")
     result = invoke("--board", "u250", "--output", "out", "--json")
     assert result.exit_code == 0, result.output

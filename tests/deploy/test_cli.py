@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,12 +11,10 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from accelops import cli, demo, deploy
+from accelops import cli, data, demo, deploy
 from accelops.deploy.engine import OnBoard
 from accelops.targets import fpga
 from accelops.targets.fpga.errors import BoardHung
-
-from ..fpga.driven import driving
 
 
 def invoke(*arguments: str):
@@ -38,10 +37,11 @@ def archive(tmp_path_factory):
 
 
 @pytest.fixture
-def board(monkeypatch):
+def board(emulated_board, monkeypatch):
     """An emulated pynq-z2 in this process, at whatever address is asked for."""
-    with driving("pynq-z2") as driver:
-        monkeypatch.setattr(fpga, "connect", lambda host, port, board=None, overlays=None: driver)
+    driver = emulated_board("pynq-z2")
+    monkeypatch.setattr(fpga, "connect", lambda host, port, board=None, overlays=None: driver)
+    with fpga.on(driver):
         yield driver
 
 
@@ -102,12 +102,16 @@ def test_a_board_that_fails_exits_1_with_its_words(board, archive, monkeypatch):
     assert result.exit_code == 1 and "conv_int8 did not finish" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_a_model_for_a_fixed_number_of_images_runs_with_as_many(board, tmp_path):
+def test_a_model_for_a_fixed_number_of_images_runs_with_as_many(board, tmp_path, monkeypatch):
+    digits = data.load("digits")
+    few = replace(digits, test=(digits.test[0][:11], digits.test[1][:11]))
+    monkeypatch.setattr(data, "load", lambda *_: few)
     program = torch.export.export(model(), (torch.zeros(3, 3, 32, 32),))
     deploy.save(program, tmp_path / "three.pt2")
     result = invoke("fpga", "deploy", str(tmp_path / "three.pt2"), *QUICK, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["images"] == 3
+    told = json.loads(result.stdout)
+    assert told["images"] == 3 and told["report"]["accuracy"]["images"] == 9, "two are left over"
     few = invoke("fpga", "deploy", str(tmp_path / "three.pt2"), "--calibration", "2")
     assert few.exit_code == 2 and "exported for 3 images at a time" in " ".join(few.stderr.split())
 

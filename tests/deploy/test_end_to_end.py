@@ -77,4 +77,4 @@ def test_a_model_is_deployed_on_a_board_in_another_process(board, archive):
 
 def test_an_address_where_nothing_answers_exits_1(archive):
     done = deployed(archive, "pynq-z2", 1)
-    assert done.returncode == 1 and "nothing answers" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "no board answers" in done.stderr and "Traceback" not in done.stderr

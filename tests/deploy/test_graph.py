@@ -82,6 +82,62 @@ def test_a_linear_map_is_found_in_programs_of_either_kind(decomposed):
     torch.testing.assert_close(net.run(x)[0], model(x).detach())
 
 
+class Normed(nn.Module):
+    """Normalised over the rows of a linear map's result, of which there are as many as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        return self.norm(self.linear(x))
+
+
+def test_a_normalisation_of_another_dimension_stays_on_the_host():
+    torch.manual_seed(0)
+    model = Normed().eval()
+    nn.init.uniform_(model.norm.running_mean)
+    nn.init.uniform_(model.norm.weight)
+    x = torch.randn(3, 5, 4)
+    net = network(export(model, (x,)))
+    assert len(net.layers[0].nodes) == 1 and len(net.nodes) == 3
+    module = deploy.compile(model, (x,), calibration=[x])
+    torch.testing.assert_close(module.reference(x), model(x).detach(), atol=0.05, rtol=0)
+
+
+class Standardised(nn.Module):
+    """By the statistics of the image at hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        return nn.functional.batch_norm(self.convolution(x), x.mean((0, 2, 3)), x.var((0, 2, 3)))
+
+
+def test_a_normalisation_by_the_inputs_own_statistics_stays_on_the_host():
+    model, x = Standardised().eval(), torch.randn(2, 2, 3, 3)
+    net = network(export(model, (x,)))
+    assert len(net.layers[0].nodes) == 1
+    torch.testing.assert_close(net.run(x)[0], model(x).detach())
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.linear(x) + torch.rand(2)
+
+
+def test_random_numbers_are_drawn_anew_in_each_run():
+    x = torch.randn(2, 2)
+    module = deploy.compile(Noisy().eval(), (x,), calibration=[x])
+    assert not torch.equal(module.reference(x), module.reference(x))
+
+
 def test_weights_that_are_computed_from_parameters_are_constants():
     (layer,) = layers_of(torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), 3)
     assert not layer.reasons and layer.weight.shape == (2, 3, 1, 1)
@@ -106,7 +162,7 @@ REFUSED = [
     (Own(Filters()), (2, 4, 4), "odd: its weight is computed from the input"),
     (nn.Conv3d(1, 1, 2), (1, 3, 3, 3), "a 3D convolution"),
     (nn.Linear(140_000, 1), (140_000,), "140000 products of int8 may overflow"),
-    (nn.Conv2d(2048, 1, 6), (2048, 6, 6), "one output pixel needs"),
+    (nn.Conv2d(4096, 1, 6), (4096, 6, 6), "one output pixel needs"),
     (nn.Conv2d(1, 1, 1).double(), (1, 2, 2), "its weight is float64, not float32"),
 ]
 
@@ -121,7 +177,9 @@ def test_a_layer_that_cannot_run_is_refused_with_the_reason_and_runs_on_the_host
     assert len(names) == 1 and f"host={names!r}" in str(refused.value)
     module = deploy.compile(model, (x,), calibration=[x], host=names)
     assert [layer.name for layer in module.placement.host] == list(names)
-    rows = {row.name: row for row in module.report().layers}
+    report = module.report()
+    assert not {"convolution", "linear"} & set(report.host_operators), "told among the layers"
+    rows = {row.name: row for row in report.layers}
     assert rows[names[0]].where == "host, as asked" and rows[names[0]].cycles is None
     if not module.placement.layers:
         torch.testing.assert_close(module.reference(x), model(x).detach(), atol=0, rtol=0)

@@ -11,7 +11,7 @@ import torch
 from accelops import data, demo, deploy
 from accelops.targets.fpga import boards
 
-from ..fpga.driven import BOARDS, driving
+from ..fpga.driven import BOARDS
 from .models import Mobile, Residual, Several, built, program
 
 
@@ -20,27 +20,26 @@ def compiled(kind, board: str = "pynq-z2", images: int = 2):
     return inputs, deploy.compile(program(kind), inputs, board, calibration=[inputs])
 
 
-@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("driven", BOARDS, indirect=True)
 @pytest.mark.parametrize("kind", [Residual, Mobile])
-def test_the_cycles_are_those_that_the_board_reports(kind, board):
-    inputs, module = compiled(kind, board)
+def test_the_cycles_are_those_that_the_board_reports(kind, driven):
+    inputs, module = compiled(kind, driven.board.name)
     report = module.report()
-    with driving(board) as driver:
-        verified = module.verify(driver, *inputs)
-        module.forget()
+    verified = module.verify(driven, *inputs)
+    module.forget()
     assert sum(row.cycles for row in report.layers) == verified.cycles
     assert sum(row.launches for row in report.layers) == verified.launches
 
 
-def test_bytes_that_cross_are_those_of_the_buffers():
+@pytest.mark.parametrize("driven", ["pynq-z2"], indirect=True)
+def test_bytes_that_cross_are_those_of_the_buffers(driven):
     inputs, module = compiled(Mobile)
     crossed = module.report().crossings
-    with driving("pynq-z2") as driver:
-        module(*inputs)  # the weights are there now
-        flushed, fetched = driver.moved.flushed, driver.moved.fetched
-        module(*inputs)
-        moved = driver.moved.flushed - flushed, driver.moved.fetched - fetched
-        module.forget()
+    module(*inputs)  # the weights are there now
+    flushed, fetched = driven.moved.flushed, driven.moved.fetched
+    module(*inputs)
+    moved = driven.moved.flushed - flushed, driven.moved.fetched - fetched
+    module.forget()
     page = 4096  # the pool's smallest buffer
     assert crossed.uploads == 2 and crossed.upload_bytes <= moved[0] <= max(2 * page, 1.2 * crossed.upload_bytes)
     assert crossed.downloads == 2 and crossed.download_bytes <= moved[1] <= max(2 * page, 1.2 * crossed.download_bytes)
@@ -95,11 +94,11 @@ def test_int8_keeps_the_accuracy_of_a_trained_network_within_a_point():
     torch.manual_seed(0)
     images = halved(data.load("digits"))
     layers: list[torch.nn.Module] = []
-    for channels, wider in ((3, 16), (16, 32), (32, 64)):
+    for channels, wider in ((3, 8), (8, 16), (16, 32)):
         layers += [torch.nn.Conv2d(channels, wider, 3, padding=1), torch.nn.BatchNorm2d(wider)]
         layers += [torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
-    model = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(64 * 2 * 2, 10))
-    adam = torch.optim.Adam(model.parameters(), lr=3e-3)
+    model = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(32 * 2 * 2, 10))
+    adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     training = demo.Training(demo.SCRIPTS["torch"], model, adam, torch.optim.lr_scheduler.StepLR(adam, 1))
     for epoch in range(2):
         training.epoch(data.batches(images, 64, epoch), lambda loss: None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -26,20 +26,23 @@ WIRES = ("in process", pytest.param("pynq", marks=PYNQ))
 
 
 @contextmanager
+def serving(machine: Machine, port: int = 0) -> Iterator[Server]:
+    server = Server(machine, port)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
 def driving(machine: Machine, wire: str) -> Iterator[Driver]:
     """`machine` in this process, or behind gRPC and the real pynq client."""
     if wire == "in process":
-        driver = Driver(InProcess(machine))
-        yield driver
-        driver.close()
-        return
-    server = Server(machine)
-    try:
-        driver = discovery.connect("127.0.0.1", server.port)
-        yield driver
-        driver.close()
-    finally:
-        server.stop()
+        with closing(Driver(InProcess(machine))) as driver:
+            yield driver
+    else:
+        with serving(machine) as server, closing(discovery.connect("127.0.0.1", server.port)) as driver:
+            yield driver
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from typer.testing import CliRunner
 from accelops import cli
 from accelops.targets.fpga import boards, discovery
 from accelops.targets.fpga.emulator.machine import Machine
-from accelops.targets.fpga.emulator.server import Server
 
-from .launching import PYNQ
+from .launching import PYNQ, serving
 
 
 @pytest.fixture(autouse=True)
@@ -29,19 +28,18 @@ def invoke(*arguments: str):
 @PYNQ
 def test_boards_are_listed_with_what_they_are_and_those_that_do_not_answer(monkeypatch):
     machine = Machine(boards.board("zcu104"))
-    server = Server(machine)
-    monkeypatch.setenv(discovery.REMOTE_VARIABLE, f"127.0.0.1:{server.port}")
-    listed = invoke("--host", "127.0.0.1:1", "--json")
-    assert listed.exit_code == 0, listed.output
-    said = json.loads(listed.stdout)
-    assert [(board["board"], board["emulated"]) for board in said["boards"]] == [("zcu104", True)]
-    assert said["boards"][0]["free_bytes"] == machine.ddr.free_bytes // 1024 * 1024
-    assert said["boards"][0]["overlays"]["infer"] == ["conv_int8"]
-    assert len(said["silent"]) == 1 and "127.0.0.1:1: no board answers" in said["silent"][0]
-    shown = invoke()
-    assert shown.exit_code == 0 and "zcu104" in shown.stdout and "yes" in shown.stdout
-    discovery.current().close()
-    server.stop()
+    with serving(machine) as server:
+        monkeypatch.setenv(discovery.REMOTE_VARIABLE, f"127.0.0.1:{server.port}")
+        listed = invoke("--host", "127.0.0.1:1", "--json")
+        assert listed.exit_code == 0, listed.output
+        said = json.loads(listed.stdout)
+        assert [(board["board"], board["emulated"]) for board in said["boards"]] == [("zcu104", True)]
+        assert said["boards"][0]["free_bytes"] == machine.ddr.free_bytes // 1024 * 1024
+        assert said["boards"][0]["overlays"]["infer"] == ["conv_int8"]
+        assert len(said["silent"]) == 1 and "127.0.0.1:1: no board answers" in said["silent"][0]
+        shown = invoke()
+        assert shown.exit_code == 0 and "zcu104" in shown.stdout and "yes" in shown.stdout
+        discovery.current().close()
 
 
 @PYNQ

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -15,12 +16,13 @@ from accelops.dispatch.explain import explain
 from accelops.targets import TargetUnavailable, fpga
 from accelops.targets.fpga import boards, discovery
 from accelops.targets.fpga.driver import Driver
+from accelops.targets.fpga.driver import _open as open_drivers
 from accelops.targets.fpga.emulator.machine import Machine
 from accelops.targets.fpga.emulator.server import Server
 from accelops.targets.fpga.errors import BoardFault, BoardLost
 
 from .in_process import InProcess
-from .launching import PYNQ, check_sum
+from .launching import PYNQ, check_sum, serving
 
 PYNQ_Z2 = boards.board("pynq-z2")
 
@@ -37,9 +39,8 @@ def alone(monkeypatch):
 
 @pytest.fixture
 def server():
-    made = Server(Machine(PYNQ_Z2))
-    yield made
-    made.stop()
+    with serving(Machine(PYNQ_Z2)) as made:
+        yield made
 
 
 def installed(monkeypatch, **versions: str | None) -> None:
@@ -86,6 +87,21 @@ def test_a_board_in_use_needs_no_pynq(monkeypatch):
         driver.close()
         assert "was closed" in targets.unavailable("fpga")
     assert "pynq is not installed" in targets.unavailable("fpga")
+
+
+def test_kept_selections_name_what_is_missing_now(monkeypatch):
+    installed(monkeypatch, pynq=None)
+    shapes = {"input": (1, 8, 8, 8), "weight": (8, 8, 3, 3), "direction": "fprop"}
+
+    def reason() -> str:
+        return "; ".join(explain("conv", **shapes).selections[0].reasons["fpga"])
+
+    driver = Driver(InProcess(Machine(PYNQ_Z2)))
+    assert "pynq is not installed" in reason()
+    with fpga.on(driver):
+        assert "is emulated here, which has no speed" in reason()
+    assert "pynq is not installed" in reason()
+    driver.close()
 
 
 def test_contexts_of_boards_nest():
@@ -154,17 +170,15 @@ def test_a_server_that_is_no_boards_is_given_up():
 
 
 @PYNQ
-def test_a_board_that_does_not_say_what_it_is_must_be_named(server: Server, monkeypatch):
+def test_a_board_that_does_not_say_what_it_is_must_be_named(monkeypatch):
     from accelops.targets.fpga.emulator import files
 
     monkeypatch.setitem(files.NAMES, "pynq-z2", "Ultra96")
-    nameless = Server(Machine(PYNQ_Z2))
-    with pytest.raises(BoardFault, match=r"'Ultra96', which is none of kv260.*board='pynq-z2'"):
-        fpga.connect("127.0.0.1", nameless.port)
-    driver = fpga.connect("127.0.0.1", nameless.port, board="pynq-z2")
-    check_sum(driver, seed=0)
-    driver.close()
-    nameless.stop()
+    with serving(Machine(PYNQ_Z2)) as nameless:
+        with pytest.raises(BoardFault, match=r"'Ultra96', which is none of kv260.*board='pynq-z2'"):
+            fpga.connect("127.0.0.1", nameless.port)
+        with closing(fpga.connect("127.0.0.1", nameless.port, board="pynq-z2")) as driver:
+            check_sum(driver, seed=0)
 
 
 @PYNQ
@@ -186,27 +200,22 @@ def test_a_board_that_appears_later_or_goes_is_noticed(monkeypatch):
         port = free.getsockname()[1]
     monkeypatch.setenv(discovery.REMOTE_VARIABLE, f"127.0.0.1:{port}")
     shapes = {"input": (1, 8, 8, 8), "weight": (8, 8, 3, 3), "direction": "fprop"}
-    changes = []
-    monkeypatch.setattr(targets, "_followers", [*targets._followers, lambda: changes.append(1)])
     assert "no board answers" in targets.unavailable("fpga")
-    assert not changes
     explain("conv", **shapes)
-    server = Server(Machine(PYNQ_Z2), port)
-    assert targets.unavailable("fpga") is None
-    assert changes
-    first = fpga.current()
-    assert first.emulated
-    assert explain("conv", **shapes).selections[0].target != "fpga", "an emulated board is never chosen for speed"
-    server.stop()
+    with serving(Machine(PYNQ_Z2), port):
+        assert targets.unavailable("fpga") is None
+        first = fpga.current()
+        (selection,) = explain("conv", **shapes).selections
+        assert selection.target != "fpga" and "is emulated here" in selection.reasons["fpga"][0]
     with pytest.raises(BoardLost):
         check_sum(first, seed=2)
     assert "no board answers" in targets.unavailable("fpga")
-    server = Server(Machine(PYNQ_Z2), port)
-    second = fpga.current()
-    assert second is not first
-    check_sum(second, seed=3)
-    second.close()
-    server.stop()
+    with serving(Machine(PYNQ_Z2), port):
+        second = fpga.current()
+        assert second is not first
+        assert first not in open_drivers
+        check_sum(second, seed=3)
+        second.close()
 
 
 @PYNQ
@@ -227,15 +236,14 @@ def test_a_board_that_did_not_answer_is_left_alone_for_a_while(monkeypatch):
 def test_memory_is_given_back_when_a_client_ends():
     """Which did not call close(): the server keeps what is not freed."""
     machine = Machine(PYNQ_Z2)
-    server = Server(machine)
-    script = (
-        "from accelops.targets import fpga\n"
-        f"driver = fpga.connect('127.0.0.1', {server.port})\n"
-        "kept = driver.allocate(10**6)\n"
-        "print(driver.held)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) >= 10**6
-    assert machine.ddr.held == 0
-    server.stop()
+    with serving(machine) as server:
+        script = (
+            "from accelops.targets import fpga\n"
+            f"driver = fpga.connect('127.0.0.1', {server.port})\n"
+            "kept = driver.allocate(10**6)\n"
+            "print(driver.held)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert int(done.stdout) >= 10**6
+        assert machine.ddr.held == 0

@@ -182,6 +182,30 @@ def test_a_changed_overlay_of_the_same_name_is_sent_again(tmp_path: Path):
 
 
 @PYNQ
+def test_an_overlay_of_which_a_part_arrived_is_sent_again(tmp_path: Path):
+    """The connection was lost on the way, and the file is there under its name."""
+    machine = Machine(PYNQ_Z2)
+    bit = handoff.write(PYNQ_Z2, ("reduce",), tmp_path)
+    name = f"/lib/firmware/accelops-{overlay.opened(PYNQ_Z2, bit).digest[:32]}.bin"
+    machine.files.write(name, b"a part")
+    with driving(machine, "pynq") as driver:
+        driver._overlays = bit
+        check_sum(driver, seed=4)
+    assert len(machine.files.read(name)) > 100
+
+
+@PYNQ
+def test_a_bitstream_that_linux_did_not_take_is_noticed(monkeypatch):
+    """pynq does not look."""
+    machine = Machine(PYNQ_Z2)
+    with driving(machine, "pynq") as driver:
+        monkeypatch.setitem(machine.files.writers, "/sys/class/fpga_manager/fpga0/firmware", lambda name: None)
+        machine.files.write("/sys/class/fpga_manager/fpga0/state", b"write error\n")
+        with pytest.raises(BoardFault, match=r"Linux did not take .*\.bit: .*state says 'write error'"):
+            check_sum(driver, seed=6)
+
+
+@PYNQ
 def test_nothing_is_kept_of_metadata_in_pynqs_folder(tmp_path: Path):
     """Processes would race on it, and read another's: it is kept under a hash of the .bit alone."""
     from pynq.pl_server import global_state

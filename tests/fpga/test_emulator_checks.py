@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from accelops.targets.fpga import boards, model
-from accelops.targets.fpga.convolution import Geometry
 from accelops.targets.fpga.emulator import files
 from accelops.targets.fpga.emulator.ddr import Ddr
 from accelops.targets.fpga.emulator.faults import Refused, parse
@@ -96,6 +95,7 @@ def test_mistakes_of_an_adam_step_are_refused_by_name(host: Host, mistake: Chang
         (change(ranks=4), "flats0 reaches from"),
         (moved(*OUTS, by=8), "out0 reaches from"),
         (change(buckets=2), "descriptors reaches from"),
+        (change(buckets=1 << 31), "2147483648 buckets of 3 ranks are not emulated"),
         (unflushed("descriptors"), "descriptors: the buffer at .* was written and not flushed"),
         (moved("out2", by=8), "out0, out1, out2, out3 are not one address"),
         (moved("flats3", by=-8), "flats0, flats1, flats2, flats3 are not one address"),
@@ -115,90 +115,6 @@ def test_buckets_that_are_written_over_each_other_are_refused(host: Host):
     words = np.array([[0, 2 * row, 0, 32], [row, 2 * row, row - 1, 32]], np.uint32)
     with pytest.raises(Refused, match="out0 overlaps out0"):
         host.start("reduce", **arguments | {"descriptors": host.buffer(words)})
-
-
-def convolution(host: Host, engine: str, g: Geometry, flags: int) -> dict[str, int | float]:
-    """Its operands exactly as long as they must be."""
-    array, element = host.board.sizes[engine], 4 if engine == "conv_fp32" else 1
-    block, words = array["outputs"], array["inputs"]
-    images, sets = g.N * (g.C_total or g.C) * g.H * g.W * words, g.sets * block * words
-    out = 4 if engine == "conv_fp32" or flags else 1
-    operands = {
-        "x": host.buffer(np.ones(images * element, np.uint8)),
-        "w": host.buffer(np.ones(sets * element, np.uint8)),
-        "y": host.machine.allocate(out * g.N * (g.K_total or g.K) * g.P * g.Q * block),
-    }
-    if engine == "conv_fp32" and flags & 1:
-        operands["bias"] = host.buffer(np.zeros(4 * g.K * block, np.uint8))
-    if engine == "conv_int8" and not flags:
-        operands["scale"] = host.buffer(np.ones(12 * g.K * block, np.uint8))
-    if engine == "conv_int8":
-        operands |= {"x1": operands["x"], "y1": operands["y"]}
-    return operands | g.arguments() | {"flags": flags}
-
-
-SMALL = Geometry(2, 4, 5, 1, 2, 3, 3, padding_h=1, padding_w=1, tile_n=1, tile_p=2, tile_q=5)
-
-
-@pytest.mark.parametrize("name", ["pynq-z2", "zcu104"])
-@pytest.mark.parametrize("engine", ["conv_fp32", "conv_int8"])
-@pytest.mark.parametrize("flags", [0, 1])
-def test_operands_of_a_convolution_as_long_as_they_must_be_are_taken_and_a_beat_less_is_not(
-    tmp_path: Path, name: str, engine: str, flags: int
-):
-    host = Host(Machine(boards.board(name)), tmp_path, (engine,))
-    arguments = convolution(host, engine, SMALL, flags)
-    host.run(engine, **arguments)
-    for operand in ("x", "w", "y", *({"bias", "scale"} & set(arguments))):
-        moved = {
-            alias: arguments[alias] + host.board.beat_bytes for alias in (operand, f"{operand}1") if alias in arguments
-        }
-        with pytest.raises(Refused, match=rf"^{engine}: {operand} reaches from"):
-            host.start(engine, **arguments | moved)
-
-
-@pytest.mark.parametrize("operand", ["x1", "y1"])
-def test_an_operand_that_two_ports_share_is_at_one_address(tmp_path: Path, operand: str):
-    """Only an array of two lanes has both ports; that of pynq-z2 does not look at the second."""
-    for name in ("pynq-z2", "zcu104"):
-        host = Host(Machine(boards.board(name)), tmp_path / name, ("conv_int8",))
-        arguments = convolution(host, "conv_int8", SMALL, 0) | {operand: 0}
-        if host.board.sizes["conv_int8"]["ports"] == 1:
-            host.run("conv_int8", **arguments)
-        else:
-            with pytest.raises(Refused, match=rf"^conv_int8: {operand[0]}, {operand} are not one address"):
-                host.start("conv_int8", **arguments)
-
-
-@pytest.mark.parametrize(
-    "values, says",
-    [
-        ({"tile_q": 0}, "tile_q=0"),
-        ({"stride_h": 0, "C": 0}, "C=0; stride_h=0"),
-        ({"tile_p": 200}, "a tile of 1x200x5 pixels is more than 256"),
-        (
-            {"stride_h": 300, "tile_p": 3, "padding_h": 900, "P": 3},
-            "a tile's inputs take .* words, the buffer has 2048",
-        ),
-        ({"C_total": 0}, "C=1 of C_total=0, K=2 of K_total=2: a part is more than all"),
-    ],
-)
-def test_geometry_that_the_engine_cannot_take_is_refused(host: Host, values: dict[str, int], says: str):
-    arguments = convolution(host, "conv_fp32", SMALL, 0)
-    with pytest.raises(Refused, match=f"^conv_fp32: .*{says}"):
-        host.start("conv_fp32", **arguments | values)
-
-
-def test_a_convolution_that_writes_over_its_input_is_refused(host: Host):
-    arguments = convolution(host, "conv_fp32", Geometry(1, 4, 4, 1, 2, tile_n=1, tile_p=4, tile_q=4), 0)
-    with pytest.raises(Refused, match="overlaps"):
-        host.start("conv_fp32", **arguments | {"y": arguments["x"]})
-
-
-def test_a_convolution_may_leave_out_the_last_rows_of_its_output(host: Host):
-    """P and Q are given: where padding differs between the sides they are not those of a symmetric one."""
-    arguments = convolution(host, "conv_fp32", SMALL, 0)
-    host.run("conv_fp32", **arguments | {"P": 3, "Q": 4, "tile_q": 4})
 
 
 def test_a_start_or_an_argument_before_the_kernel_is_ready_is_refused(host: Host):

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from accelops.targets.fpga import boards
+from accelops.targets.fpga import boards, model
+from accelops.targets.fpga.emulator import checks
 from accelops.targets.fpga.emulator.csim import CSim, csim
 from accelops.targets.fpga.emulator.ddr import Ddr
 from accelops.targets.fpga.emulator.faults import Refused
+from accelops.targets.fpga.emulator.launches import Reach
 from accelops.targets.fpga.emulator.machine import Machine
 from accelops.targets.fpga.emulator.rtl import Rtl, rtl
 from accelops.targets.fpga.registers import kernels
@@ -51,12 +53,8 @@ def test_what_has_no_rtl_stays_cpp():
 
 def test_rtl_that_leaves_every_buffer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With the checks of launches put out, memory itself answers."""
-    from accelops.targets.fpga.emulator import checks
-    from accelops.targets.fpga.emulator.launches import meaning
-
-    monkeypatch.setattr(
-        checks, "checked", lambda kernel, board, a, ddr: meaning(kernel.top, board, a | {"ranks": 0}, ddr)
-    )
+    meaning = checks.Meaning(Reach({}, {}, {}), model.reduce(PYNQ_Z2, [], 0))
+    monkeypatch.setattr(checks, "checked", lambda *launch: meaning)
     host = Host(Machine(PYNQ_Z2, rtl), tmp_path, ("reduce",))
     host.start("reduce", **host.reduction(np.ones((2, 64), np.float32), ranks=40))
     with pytest.raises(Refused, match="reduce: gmem0 AR: outside of memory"):

@@ -4,18 +4,21 @@ again. Every call ends in time, and no partial result is ever read."""
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from accelops.targets.fpga import boards, discovery, model
+from accelops.targets.fpga.driver import Driver
 from accelops.targets.fpga.emulator.machine import Machine
-from accelops.targets.fpga.emulator.server import Server
 from accelops.targets.fpga.errors import BoardLost
 
-from .launching import check_sum, nothing, prepared
+from .launching import check_sum, driving, nothing, prepared, serving
 
 pytest.importorskip("pynq", reason="needs pynq: nox -s fpga")
+
+from accelops.targets.fpga import pynq_link
 
 PYNQ_Z2 = boards.board("pynq-z2")
 
@@ -25,18 +28,18 @@ def machine() -> Machine:
     return Machine(PYNQ_Z2)
 
 
-def served(machine: Machine):
-    """The server, and a driver of it with an overlay loaded."""
-    server = Server(machine)
-    driver = discovery.connect("127.0.0.1", server.port)
-    check_sum(driver, seed=7)
-    return server, driver
+@pytest.fixture
+def driver(machine: Machine):
+    """With an overlay loaded."""
+    with driving(machine, "pynq") as made:
+        check_sum(made, seed=7)
+        yield made
 
 
 def test_a_server_that_is_gone_is_noticed_at_once(machine: Machine):
-    server, driver = served(machine)
-    s, flats, descriptors, out = prepared(driver)
-    server.stop()
+    with serving(machine) as server:
+        driver = discovery.connect("127.0.0.1", server.port)
+        s, flats, descriptors, out = prepared(driver)
     begun = time.monotonic()
     with pytest.raises(BoardLost, match="connect anew"):
         s.run(flats, descriptors, out)
@@ -46,8 +49,7 @@ def test_a_server_that_is_gone_is_noticed_at_once(machine: Machine):
     driver.close()
 
 
-def test_a_buffer_that_arrives_in_part_is_no_result(machine: Machine, monkeypatch):
-    server, driver = served(machine)
+def test_a_buffer_that_arrives_in_part_is_no_result(driver: Driver, machine: Machine, monkeypatch):
     s, flats, descriptors, out = prepared(driver)
     s.run(flats, descriptors, out)
     whole, before = machine.read, out._memory.array.copy()
@@ -55,31 +57,24 @@ def test_a_buffer_that_arrives_in_part_is_no_result(machine: Machine, monkeypatc
     with pytest.raises(BoardLost, match="arrived in part"):
         s.result(out)
     assert np.array_equal(out._memory.array, before)
-    driver.close()
-    server.stop()
 
 
 def test_a_server_that_was_started_again_has_forgotten_the_buffers(machine: Machine):
-    server, driver = served(machine)
-    s, flats, descriptors, out = prepared(driver)
-    server.stop()
-    server = Server(machine, server.port)
-    with pytest.raises(BoardLost, match="does not know a buffer of this client any more"):
-        s.run(flats, descriptors, out)
+    with serving(machine) as server:
+        driver = discovery.connect("127.0.0.1", server.port)
+        s, flats, descriptors, out = prepared(driver)
+    with serving(machine, server.port):
+        with pytest.raises(BoardLost, match="does not know a buffer of this client any more"):
+            s.run(flats, descriptors, out)
+        with closing(discovery.connect("127.0.0.1", server.port)) as again:
+            check_sum(again, seed=8)
     driver.close()
-    again = discovery.connect("127.0.0.1", server.port)
-    check_sum(again, seed=8)
-    again.close()
-    server.stop()
 
 
 @pytest.mark.parametrize(
     "silent", ["mmio_read", "mmio_write", "write", "flush", "invalidate", "read", "allocate", "files"]
 )
-def test_every_call_has_a_deadline(machine: Machine, monkeypatch, silent: str):
-    from accelops.targets.fpga import pynq_link
-
-    server, driver = served(machine)
+def test_every_call_has_a_deadline(driver: Driver, machine: Machine, monkeypatch, silent: str):
     monkeypatch.setattr(pynq_link, "CALL_SECONDS", 0.3)
     s, flats, descriptors, out = prepared(driver)
     if silent in ("invalidate", "read"):
@@ -104,17 +99,10 @@ def test_every_call_has_a_deadline(machine: Machine, monkeypatch, silent: str):
     assert 0.25 < time.monotonic() - begun < 1.5
     with pytest.raises(BoardLost):
         s.result(out)
-    driver.close()
-    server.stop()
 
 
-def test_loading_has_a_deadline(machine: Machine, monkeypatch):
-    from accelops.targets.fpga import pynq_link
-
-    server, driver = served(machine)
+def test_loading_has_a_deadline(driver: Driver, machine: Machine, monkeypatch):
     monkeypatch.setattr(pynq_link, "LOADING_SECONDS", 0.3)
     monkeypatch.setattr(machine, "load", lambda bitstream: time.sleep(1.5))
     with pytest.raises(BoardLost, match="DEADLINE_EXCEEDED"):
         driver.run("adam", model.adam(PYNQ_Z2, 0), **nothing(PYNQ_Z2))
-    driver.close()
-    server.stop()

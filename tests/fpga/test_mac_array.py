@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import secrets
 import shutil
 from collections.abc import Callable
@@ -109,6 +110,24 @@ def test_a_module_is_counted_as_often_as_it_is_used():
     whole, part = (synthesis.size(top, "zynq7000") for top in ("reader", "fifo"))
     assert whole.flip_flop > part.flip_flop + 96  # an address and a length
     assert whole.block_ram == 1  # 512 beats of 64 bits
+
+
+def test_the_recorded_sizes_are_of_these_sources_and_fit_their_parts():
+    """After a change of hls/rtl: python benchmarks/fpga_rtl.py benchmarks/results/fpga_rtl.json"""
+    recorded = json.loads(
+        (Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "fpga_rtl.json").read_text()
+    )
+    assert recorded["evidence"]["kind"] == "yosys synthesis estimate"
+    assert recorded["sources"] == synthesis.sources()
+    of = {size["board"]: size for size in recorded["sizes"] if size["module"] == "reduce"}
+    assert set(of) == set(boards.names())
+    for size in of.values():
+        available = size["available"]
+        assert size["lut"] <= available["lut"]
+        assert size["dsp"] <= available["dsp"]
+        assert size["block_ram"] <= available["bram36"]
+    arrays = [size for size in recorded["sizes"] if size["module"] == "mac_array"]
+    assert all(2 * size["dsp"] == size["multipliers"] for size in arrays)
 
 
 def test_without_yosys_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from accelops.targets import TargetUnavailable
-from accelops.targets.fpga import boards, registers, verilated
+from accelops.targets.fpga import boards, model, registers, verilated
 from accelops.targets.fpga.verilated import Region, Run, Verilated, compile_rtl
 
 REDUCE = registers.kernels()["reduce"]
@@ -162,6 +162,19 @@ def test_with_one_read_under_way_the_latency_shows(rtl: Rtl):
 
 def test_a_longer_latency_costs_throughput_once_buffers_cannot_hide_it(rtl: Rtl):
     assert steady(rtl("pynq-z2", latency=1000)) < 0.6 < steady(rtl("pynq-z2", latency=100))
+
+
+@pytest.mark.parametrize("flags", range(4))
+def test_the_rtl_keeps_what_the_cycle_model_promises(rtl: Rtl, flags: int):
+    """Within 2 %, with the latency that the model assumes; it may be faster, for the model takes the latency of each row for
+    lost, which the RTL hides behind the row before."""
+    board = boards.board("pynq-z2")
+    slot = rtl("pynq-z2", latency=board.burst.read_latency_cycles)
+    numels = [20_000 * board.float_lanes, 5 * board.float_lanes, 30_000 * board.float_lanes]
+    for ranks in (1, 2, 5):
+        cycles = Problem(board, numels, ranks, flags, 1.0, 1).run(slot).cycles
+        modelled = model.reduce(board, numels, ranks, bool(flags & WIRE_BF16), bool(flags & OUT_BF16)).cycles
+        assert 0.8 * modelled < cycles < 1.02 * modelled, (ranks, flags)
 
 
 def test_several_reads_are_under_way_and_no_more_than_the_board_says(rtl: Rtl):

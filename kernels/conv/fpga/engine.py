@@ -147,30 +147,28 @@ class Engine:
         """The sum over channels from and to `part`; None where it is in the home of `out`."""
         groups, outputs = w.values.shape[:2]
         shape, g = (len(x.tensor), groups, outputs, *plane), self._geometry(x, w, moves, plane, part[1] - part[0])
-        g, flags = planned(self.board.name, g), BIAS * (bias is not None) | RELU * relu
+        g = planned(self.board.name, g)
         with ExitStack() as held:
+            y_bytes = 4 * groups * g.N * g.K * g.P * g.Q * self.outputs
+            if out is None:
+                y = held.enter_context(self._resident.allocate(y_bytes))
+            else:  # the result stays there, in the layout that images of whole words have
+                home, (seen, layout) = residence.home(out), packing.layout(out, self.outputs, self.outputs)
+                y = home.to_be_written(seen, layout, y_bytes)
             buffers = {
                 "x": self._images(x, part, moves.padding),
-                "w": self._weights(w, part, held),
                 "bias": None if bias is None else self._bias(bias, held),
+                "w": self._weights(w, part, held),  # last: what stays on the board makes room for all others
+                "y": y,
             }
-            if out is not None:
-                self._launch_home(out, g, groups, buffers, flags)
-                return None
-            with self._driver.allocate(self._y_bytes(g, groups)) as y:
-                self._launch(g, groups, buffers, y, flags)
-                return self._results(y, g, groups, shape)
+            self._launch(g, groups, buffers, BIAS * (bias is not None) | RELU * relu)
+            if out is None:
+                return self._results(y, shape)
+            home.written(seen, layout, lambda y: out.copy_(self._results(y, shape)))
+            return None
 
-    def _launch_home(self, out: Tensor, g: Geometry, groups: int, buffers: dict[str, Any], flags: int) -> None:
-        """`out` is all of its home: the launch's result stays on the board as the layout that images of whole words have."""
-        home, (seen, layout) = residence.home(out), packing.layout(out, self.outputs, self.outputs)
-        y = home.to_be_written(seen, layout, self._y_bytes(g, groups))
-        self._launch(g, groups, buffers, y, flags)
-        home.written(seen, layout, lambda y: out.copy_(self._results(y, g, groups, tuple(out.shape))))
-
-    def _results(self, y: Any, g: Geometry, groups: int, shape: tuple[int, ...]) -> Tensor:
-        flat = torch.from_numpy(y.read(np.float32, self._y_bytes(g, groups) // 4))
-        return packing.results(flat, shape, self.outputs)
+    def _results(self, y: Any, shape: tuple[int, ...]) -> Tensor:
+        return packing.results(torch.from_numpy(y.read(np.float32, y.nbytes // 4)), shape, self.outputs)
 
     def _bias(self, bias: Tensor, held: ExitStack) -> Any:
         home = residence.home(bias)
@@ -197,14 +195,11 @@ class Engine:
         return self._resident.weights(w.owner, key, values, lambda: packing.weights(values, self.inputs, self.outputs))
 
     def _written(self, packed: Tensor) -> Any:
-        buffer = self._driver.allocate(packed.nbytes)
+        buffer = self._resident.allocate(packed.nbytes)
         buffer.write(packed)
         return buffer
 
-    def _y_bytes(self, g: Geometry, groups: int) -> int:
-        return 4 * g.N * groups * g.K * g.P * g.Q * self.outputs
-
-    def _launch(self, g: Geometry, groups: int, buffers: dict[str, Any], y: Any, flags: int) -> None:
+    def _launch(self, g: Geometry, groups: int, buffers: dict[str, Any], flags: int) -> None:
         """One launch a group."""
         estimate = convolution.conv_fp32(self.board, g, bool(flags & BIAS))
         steps = {
@@ -214,7 +209,7 @@ class Engine:
             "y": 4 * g.K * g.P * g.Q * self.outputs,
         }
         for group in range(groups):
-            at = {n: None if b is None else (b, group * steps[n]) for n, b in {**buffers, "y": y}.items()}
+            at = {name: None if b is None else (b, group * steps[name]) for name, b in buffers.items()}
             self._driver.run("conv_fp32", estimate, **at, **g.arguments(), flags=flags)
 
 

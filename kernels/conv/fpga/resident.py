@@ -1,5 +1,6 @@
 """Weights that stay on a board between calls: packed once and flushed once, for as long as their tensor lives and they do not
-change. All that a board keeps takes a bounded part of its memory; what was used longest ago goes first.
+change. All that a board keeps takes a bounded part of its memory, where what was used longest ago goes first; and all of it
+goes where memory is short.
 
 Whether they have changed is found by comparing them with a copy, a pass over memory on the host. torch's version counters
 would be cheaper and do not see all: what is written through `.data`, as weights are clipped and averaged, leaves them.
@@ -18,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PART_OF_MEMORY = 8  # of the board's, at most
+from accelops.targets.fpga.errors import BoardMemoryExhausted
+
+PART_OF_MEMORY = 16  # one in so many of the board's, at most
 
 
 @dataclass
@@ -52,6 +55,19 @@ class Resident:
         self._forget_the_gone()
         return sum(entry.buffer.nbytes for entry in self._entries.values())
 
+    def allocate(self, nbytes: int) -> Any:
+        """A buffer of the board's, if need be at the cost of all that is kept: to be asked for before `weights`. Raises
+        BoardMemoryExhausted."""
+        driver = self._driver()
+        try:
+            return driver.allocate(nbytes)
+        except BoardMemoryExhausted:
+            if not self._entries:
+                raise
+            while self._entries:
+                self._drop(next(iter(self._entries)))
+            return driver.allocate(nbytes)
+
     def weights(self, owner: Tensor, part: tuple[Any, ...], values: Tensor, pack: Callable[[], Tensor]) -> Any:
         """The buffer with `pack()`, which depends on nothing but `values`: the part `part` of `owner`."""
         self._forget_the_gone()
@@ -64,7 +80,7 @@ class Resident:
         if entry is None or entry.buffer.nbytes < packed.nbytes:
             self._drop(key)
             self._make_room(packed.nbytes)
-            entry = self._entries[key] = _Entry(values, self._driver().allocate(packed.nbytes))
+            entry = self._entries[key] = _Entry(values, self.allocate(packed.nbytes))
             self._watch(owner)
         self._entries.move_to_end(key)
         entry.values = torch.empty(0)  # not theirs any more, should the write fail

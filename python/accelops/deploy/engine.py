@@ -50,20 +50,20 @@ class OnBoard:
         outputs = packed.weights.shape[-2]
         y = self.driver.allocate(n * packed.result.blocks * result[2] * result[3] * outputs * self._bytes(packed))
         try:
-            estimate, geometry = packed.estimate(n, h, w), packed.geometry(n, h, w)
+            estimate, geometry = packed.estimate(n, h, w), packed.geometry(n, h, w).arguments()
+            flags = RAW if packed.layer.raw else 0
             for i in range(packed.cut.number):
+                at_x = x, i * packed.cut.in_blocks * h * w * outputs
+                at_y = y, i * packed.cut.out_blocks * result[2] * result[3] * outputs * self._bytes(packed)
                 operands = {
-                    "x": (x, i * packed.cut.in_blocks * h * w * outputs),
+                    **{"x": at_x, "x1": at_x, "y": at_y, "y1": at_y},  # the same through two ports
                     "w": (weights, i * packed.weights[0].nbytes),
                     "scale": (constants, i * packed.constants[0].nbytes),
-                    "y": (y, i * packed.cut.out_blocks * result[2] * result[3] * outputs * self._bytes(packed)),
                 }
-                flags = RAW if packed.layer.raw else 0
-                self._count(
-                    self.driver.run(
-                        ENGINE, estimate, **operands, **geometry.arguments(), flags=flags, lowest=packed.layer.lowest
-                    )
+                launch = self.driver.run(
+                    ENGINE, estimate, **operands, **geometry, flags=flags, lowest=packed.layer.lowest
                 )
+                self._count(launch)
         except BaseException:
             y.free()
             raise

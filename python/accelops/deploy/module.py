@@ -112,10 +112,11 @@ class Deployed(nn.Module):
         return self._engines[driver]
 
     def _on(self, driver: Any, flat: tuple[Any, ...], watch: Any = None) -> tuple[Any, ...]:
+        engine = self._engine(driver)
         try:
-            return self.program.run(self._engine(driver), flat, watch)
+            return self.program.run(engine, flat, watch)
         except BoardError:
-            self._engines.pop(driver, None)
+            engine.forget()
             raise
 
     def _flat(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

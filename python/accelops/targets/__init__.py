@@ -29,9 +29,15 @@ def unavailable(target: str) -> str | None:
     if target not in TARGETS:
         raise TargetUnavailable(f"target={target!r} is no target of accelops; choose one of {', '.join(TARGETS)}")
     module = _module(target)
-    if hasattr(module, "COMES_AND_GOES"):
-        return module.unavailable()
-    return _settled(target)
+    if not hasattr(module, "COMES_AND_GOES"):
+        return _settled(target)
+    missing = module.unavailable()
+    answer = (missing, missing is None and module.emulated())
+    if _answered.setdefault(target, answer) != answer:
+        _answered[target] = answer
+        for changed in _followers:
+            changed()
+    return missing
 
 
 @cache
@@ -48,18 +54,15 @@ def _module(target: str) -> ModuleType | None:
     return import_module(name) if find_spec(name) is not None else None
 
 
+_answered: dict[
+    str, tuple[str | None, bool]
+] = {}  # of targets that come and go: what was missing, and whether emulated
 _followers: list[Callable[[], None]] = []
 
 
 def follow(changed: Callable[[], None]) -> None:
-    """Have `changed` called whenever a target came or went."""
+    """Have `changed` called whenever `unavailable` finds that a target came or went."""
     _followers.append(changed)
-
-
-def came_or_went() -> None:
-    """A target that comes and goes did."""
-    for changed in _followers:
-        changed()
 
 
 def emulated(target: str) -> bool:

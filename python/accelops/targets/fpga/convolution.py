@@ -158,11 +158,6 @@ def _conv(engine: str, board: Board, g: Geometry, constant_beats: int, out_bits:
     return Estimate(board, counted, cycles, moved * board.beat_bytes)
 
 
-def efficiency(estimate: Estimate, g: Geometry) -> float:
-    """The part of the array's peak that a launch reaches; channels that only pad count as work."""
-    return g.N * g.P * g.Q * g.sets / (estimate.seconds * estimate.board.clock_mhz * 1e6)
-
-
 def planned(engine: str, board: Board, g: Geometry) -> Geometry:
     """`g` with the tiles that are modelled to be fastest. A 1x1 kernel without stride or padding sees an image as one
     row, which is read in one burst. Raises ValueError where not even one pixel's inputs fit."""

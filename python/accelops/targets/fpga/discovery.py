@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from .. import TargetUnavailable, came_or_went
+from .. import TargetUnavailable
 from .driver import Driver
 from .errors import BoardError
 
@@ -65,8 +65,6 @@ def asked(hosts: Sequence[str] = ()) -> tuple[list[Driver], list[str]]:
                 if known is not None and known.driver is not None:
                     known.driver.close()
                 _known[where] = _Place.tried(open_board)
-                if (known and known.driver) != _known[where].driver:
-                    came_or_went()
         answers = [_known[where] for where in places]
     drivers = [place.driver for place in answers if place.driver is not None]
     return drivers, [place.failure for place in answers if place.driver is None]

@@ -1,8 +1,8 @@
 """Writes hls/generated/ from hls/boards/*.json and hls/*/kernel*.json: `python -m accelops.targets.fpga.generate`.
 
-For each board: board.hpp (sizes, for the kernels), board.svh (sizes and registers, for hls/rtl), board.tcl (variables, for the scripts of Vivado), registers.json (the
-register map, for drivers), link.cfg (for an Alveo card, AMD UG1393 "v++ Command") and, per kernel, hls_config.cfg (for
-vitis-run and v++, AMD UG1399 "HLS Config File Commands").
+For each board: board.hpp (sizes, for the kernels), board.svh (sizes and registers, for hls/rtl), board.tcl (variables, for
+the scripts of Vivado), registers.json (the register map, for drivers), link.cfg (for an Alveo card, AMD UG1393 "v++
+Command") and, per kernel, hls_config.cfg (for vitis-run and v++, AMD UG1399 "HLS Config File Commands").
 With --check nothing is written; exit status 1 says that a file is not what would be written.
 """
 

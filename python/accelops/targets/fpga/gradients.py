@@ -118,13 +118,14 @@ def _cut(sides: Sides, rows: int, columns: int) -> Iterator[Band]:
 
 
 def _costed(board: Board, sides: Sides, bands: tuple[Band, ...], entries: int) -> WeightPlan:
-    estimates = []
+    def estimate(band: Band, summed: int) -> Estimate:
+        return conv_fp32(board, planned_weight_launch(board.name, sides, band, summed))
+
+    estimates: list[Estimate] = []
     for band in bands:
-        left = sides.N * band.down * band.across
-        while left > 0:
-            g = planned_weight_launch(board.name, sides, band, min(left, entries))
-            estimates.append(conv_fp32(board, g))
-            left -= entries
+        whole, rest = divmod(sides.N * band.down * band.across, entries)
+        estimates += [estimate(band, entries)] * whole if whole else []
+        estimates += [estimate(band, rest)] if rest else []
     return WeightPlan(bands, entries, tuple(estimates))
 
 

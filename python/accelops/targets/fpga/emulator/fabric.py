@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from ..boards import Board
 from ..registers import Kernel, config_hash, kernels
 from . import checks, handoff
+from .checks import Meaning
 from .clocks import Clocks
 from .ddr import Ddr
 from .faults import Faults, Refused
-from .launches import Meaning
 from .slot import Arguments, Core, Outcome, Slot
 
 Slots = Callable[[Kernel, Board, Ddr], Core]

@@ -91,7 +91,7 @@ class Slot:
         self._busy = True
         try:
             self._launch(self, {a.name: self._argument(a) for a in self.kernel.arguments if a.kind != "identity"})
-        except Refused:
+        except Exception:
             self._busy = False
             raise
 
