@@ -65,6 +65,23 @@ def test_inputs_that_stay_are_flushed_once(small: Driver):
     assert small.moved.fetched == fetched, "nothing was written since it was read"
 
 
+def test_memory_that_was_written_for_nobody_is_flushed_before_it_takes_a_result(small: Driver):
+    """Else the processor's cache may write those lines over the result, whenever it needs their room."""
+    s = Sum(small, random_rows(3, 2, 50))
+    flats, descriptors = s.inputs()
+    first = s.output()
+    s.run(flats, descriptors, first)
+    unused = small.allocate(first.nbytes)
+    unused.write(np.zeros(first.nbytes, np.uint8))
+    address, before = unused.address, small.moved.flushed
+    unused.free()
+    out = small.allocate(first.nbytes)
+    assert out.address == address
+    s.run(flats, descriptors, out)
+    assert small.moved.flushed - before == size_class(first.nbytes)
+    assert np.array_equal(s.result(out), s.expected())
+
+
 def test_a_part_written_into_a_result_keeps_the_rest_of_it(small: Driver):
     """The whole buffer is flushed, so that what a launch wrote must be fetched before a part of it is overwritten."""
     s = Sum(small, random_rows(2, 2, 64))

@@ -52,7 +52,9 @@ class Pool:
         self._lock = threading.RLock()
         self._used: list[Memory] = []
         self._idle: dict[int, list[Memory]] = {}
-        self._given: deque[Memory] = deque()  # appended to by the garbage collector too, which must not wait for a lock
+        # Appended to by the garbage collector too, which must not wait for a lock; with each, what Buffer.free says.
+        self._given: deque[tuple[Memory, bool]] = deque()
+        self._unflushed: set[int] = set()  # addresses of idle memory
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -86,10 +88,14 @@ class Pool:
             if memory is None:
                 raise BoardMemoryExhausted(self.link.where, size, self.held, free_memory(self.link))
             self._used.append(memory)
-            return Buffer(self, memory, nbytes)
+            dirty = memory.address in self._unflushed
+            self._unflushed.discard(memory.address)
+            return Buffer(self, memory, nbytes, dirty)
 
-    def give(self, memory: Memory) -> None:
-        self._given.append(memory)
+    def give(self, memory: Memory, dirty: bool) -> None:
+        """`dirty`: the host wrote what was not flushed. It is before the next launch: a cache that throws such lines out
+        later would write them over what a kernel has written."""
+        self._given.append((memory, dirty))
 
     @property
     def held(self) -> int:
@@ -102,6 +108,7 @@ class Pool:
         """Give memory that no buffer uses back to the board."""
         with self.calling():
             self._sort_in()
+            self._unflushed.clear()
             while self._idle:
                 _, same = self._idle.popitem()
                 while same:
@@ -116,8 +123,10 @@ class Pool:
 
     def _sort_in(self) -> None:
         while self._given:
-            memory = self._given.popleft()
+            memory, dirty = self._given.popleft()
             self._used.remove(memory)
+            if dirty:
+                self._unflushed.add(memory.address)
             self._idle.setdefault(len(memory.array), []).append(memory)
 
 
@@ -127,12 +136,12 @@ class Buffer:
     Reading waits for the launches that were submitted with it. What a failed launch may have written cannot be read, nor
     be the input of another, until a launch that writes at the same offset succeeds, or the host writes the whole buffer."""
 
-    def __init__(self, pool: Pool, memory: Memory, nbytes: int):
+    def __init__(self, pool: Pool, memory: Memory, nbytes: int, dirty: bool):
         self.nbytes = nbytes
         self.address = memory.address
         self.pending: Future[Any] | None = None
         self._pool, self._memory = pool, memory
-        self._dirty = False  # the host's side is newer
+        self._dirty = dirty  # the host's side is newer
         self._stale = False  # the board's side is newer
         self._broken: dict[int, BoardError] = {}  # by the offset at which a failed launch was to write
 
@@ -172,7 +181,7 @@ class Buffer:
         if memory is not None:
             if self.pending is not None:
                 self.pending.exception()
-            self._pool.give(memory)
+            self._pool.give(memory, self._dirty)
 
     def usable(self) -> None:
         """Raises the error of the launch that was to write this buffer and failed, BoardLost where there is no board behind
