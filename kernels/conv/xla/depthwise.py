@@ -126,8 +126,7 @@ def _block(tile: Tile) -> pl.BlockSpec:
     """`rows` lines of an image's result."""
 
     def place(part: Any, step: Any) -> tuple[Any, ...]:
-        number = part * tile.grid[1] + step
-        return number // tile.steps_each, number % tile.steps_each, 0, 0
+        return *tile.split(part * tile.grid[1] + step), 0, 0
 
     return pl.BlockSpec((1, tile.rows, tile.columns.out, tile.channels), place)
 

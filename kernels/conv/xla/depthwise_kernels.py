@@ -24,13 +24,13 @@ REGISTERS = 32  # of 64 vector registers, for sums
 def bring_lines(tile: Tile, source: Any, lines: Any, buffers: Any, arrivals: Any) -> None:
     """Fill `lines` for this step from `source`, which stays in HBM, through one of two `buffers`."""
     part, step, steps = pl.program_id(0), pl.program_id(1), pl.num_programs(1)
-    slot = step % 2
+    slot = lax.rem(step, 2)
 
     def place(step: Any) -> tuple[Any, Any, Any]:
         """(image, first line that is needed, first line that is brought)."""
-        number = part * steps + step
-        needed = number % tile.steps_each * tile.advance + tile.first
-        return number // tile.steps_each, needed, jnp.clip(needed, 0, tile.lines.source - tile.held)
+        image, tiles = tile.split(part * steps + step)
+        needed = tiles * tile.advance + tile.first
+        return image, needed, jnp.clip(needed, 0, tile.lines.source - tile.held)
 
     def copy(step: Any, slot: Any) -> Any:
         image, _, begin = place(step)
@@ -112,8 +112,8 @@ def weigh(tile: Tile, image: Any, result: Any, filters: Any, lines: Any, buffers
         filters[...] = jnp.zeros(filters.shape, filters.dtype)
 
     across = tile.columns
-    step = pl.program_id(0) * pl.num_programs(1) + pl.program_id(1)
-    rows = jnp.minimum(tile.rows, tile.lines.out - step % tile.steps_each * tile.rows)
+    _, tiles = tile.split(pl.program_id(0) * pl.num_programs(1) + pl.program_id(1))
+    rows = jnp.minimum(tile.rows, tile.lines.out - tiles * tile.rows)
 
     def some(q: Any, n: int) -> None:
         for r, at in tile.lines.taps_of(0):

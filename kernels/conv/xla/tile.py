@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+from jax import lax
 
 from ..problem import Problem
 
@@ -87,6 +90,10 @@ class Tile:
         """Two halves of all steps, which the two cores of a v4 or v5p take; a single one where they are odd."""
         steps = self.images * self.steps_each
         return (2, steps // 2) if steps % 2 == 0 else (1, steps)
+
+    def split(self, step: Any) -> tuple[Any, Any]:
+        """(image, which of its tiles) of a step. `//` and `%` would ask which TPU is here."""
+        return lax.div(step, self.steps_each), lax.rem(step, self.steps_each)
 
     def bytes(self, itemsize: int, results: int) -> int:
         """Of vector memory: the lines in fp32, and twice what comes and goes, `results` blocks among it."""
