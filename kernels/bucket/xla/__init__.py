@@ -81,5 +81,5 @@ def _program(spec: BucketSpec, kinds: Kinds = ()) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=64)
-def _kept(scale: float, device: torch.device) -> Tensor:
-    return torch.tensor(scale, dtype=torch.float32, device="cpu").to(device)
+def _kept(scale: float, device: torch.device) -> Tensor | None:
+    return None if scale == 1.0 else torch.tensor(scale, dtype=torch.float32, device="cpu").to(device)

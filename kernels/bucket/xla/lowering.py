@@ -20,47 +20,52 @@ from jax import lax
 
 from ..spec import MIXED, WIRE_DTYPES, BucketSpec
 
+Scale = jax.Array | None
 Kinds = tuple[tuple[int, str], ...]  # (elements, dtype) of each tensor of a list
 
 
 def lowered(spec: BucketSpec, kinds: Kinds = ()) -> Callable[..., Any]:
     """pack(tensors, scale, residual or None) -> (flat, residual or None); unpack(flat, scale) -> tensors of `kinds`;
-    reduce(flats, scale) -> out. `scale` is a 0-d fp32 array."""
+    reduce(flats, scale) -> out. `scale` is a 0-d fp32 array, or None for 1: no product then, which would cost those numbers
+    that are subnormal in fp32."""
 
-    def pack(tensors: Sequence[jax.Array], scale: jax.Array, residual: jax.Array | None = None) -> Any:
+    def pack(tensors: Sequence[jax.Array], scale: Scale, residual: jax.Array | None = None) -> Any:
         return packed(tensors, scale, spec.wire_dtype, residual)
 
-    def unpack(flat: jax.Array, scale: jax.Array) -> list[jax.Array]:
+    def unpack(flat: jax.Array, scale: Scale) -> list[jax.Array]:
         return unpacked(flat, scale, kinds)
 
-    def reduce(flats: Sequence[jax.Array], scale: jax.Array) -> jax.Array:
-        return (summed(flats) * scale).astype(spec.dtype)
+    def reduce(flats: Sequence[jax.Array], scale: Scale) -> jax.Array:
+        return _scaled(summed(flats), scale, spec.dtype)
 
     return {"pack": pack, "unpack": unpack, "reduce": reduce}[spec.direction]
 
 
 def packed(
-    tensors: Sequence[jax.Array], scale: jax.Array, wire: str, residual: jax.Array | None = None
+    tensors: Sequence[jax.Array], scale: Scale, wire: str, residual: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array | None]:
     """(the tensors times `scale`, one after the other, with what the last step lost; what is lost this time)."""
-    exact = jnp.concatenate([t.astype(jnp.float32) * scale for t in tensors])
     if residual is None:
-        return exact.astype(wire), None
-    exact = exact + residual
+        return jnp.concatenate([_scaled(t, scale, wire) for t in tensors]), None
+    exact = jnp.concatenate([_scaled(t, scale, "float32") for t in tensors]) + residual
     # Behind the barrier XLA does not see that this is `exact` rounded, which it would take for `exact` itself.
     sent = lax.optimization_barrier(exact.astype(wire))
     lost = exact - sent.astype(jnp.float32)
     return sent, jnp.where(jnp.isfinite(sent), lost, 0.0)
 
 
-def unpacked(flat: jax.Array, scale: jax.Array, kinds: Kinds) -> list[jax.Array]:
+def unpacked(flat: jax.Array, scale: Scale, kinds: Kinds) -> list[jax.Array]:
     """The inverse of `packed`, without what was lost."""
     tensors, begin = [], 0
     for numel, dtype in kinds:
         part = lax.slice(flat, (begin,), (begin + numel,))
-        tensors.append((part.astype(jnp.float32) * scale).astype(dtype))
+        tensors.append(_scaled(part, scale, dtype))
         begin += numel
     return tensors
+
+
+def _scaled(values: jax.Array, scale: Scale, dtype: str) -> jax.Array:
+    return values.astype(dtype) if scale is None else (values.astype(jnp.float32) * scale).astype(dtype)
 
 
 def summed(flats: Sequence[jax.Array]) -> jax.Array:
@@ -75,9 +80,7 @@ def all_reduce(tensors: Sequence[jax.Array], axis: str, scale: float = 1.0, wire
     """The sums over a mesh axis times `scale`, each of its tensor's shape and dtype: one all-reduce, and no copy of a list
     that is of the wire's dtype already. With `wire` of 16 bits XLA sums in 16 bits too."""
     sums = lax.psum([t if wire is None else t.astype(wire) for t in tensors], axis)
-    if scale != 1.0:
-        sums = [(s.astype(jnp.float32) * scale).astype(s.dtype) for s in sums]
-    return [s.astype(t.dtype) for s, t in zip(sums, tensors, strict=True)]
+    return [_scaled(s, _number(scale), t.dtype.name) for s, t in zip(sums, tensors, strict=True)]
 
 
 def ordered_all_reduce(
@@ -86,15 +89,19 @@ def ordered_all_reduce(
     """The same in two rounds of the wire's dtype, half as many bytes as fp32 takes, with sums in fp32 in the order of the
     ranks; what is sent is rounded twice."""
     ranks = lax.axis_size(axis)
-    flat, _ = packed([t.reshape(-1) for t in tensors], jnp.float32(1.0), wire)
+    flat, _ = packed([t.reshape(-1) for t in tensors], None, wire)
     numel = flat.size
     parts = jnp.pad(flat, (0, -numel % ranks)).reshape(ranks, -1)
     mine = lax.all_to_all(parts, axis, 0, 0)  # row r: rank r's values of the part that this rank adds up
-    total = (summed(list(mine)) * scale).astype(wire)
+    total = _scaled(summed(list(mine)), _number(scale), wire)
     whole = lax.all_gather(total, axis, tiled=True)[:numel]
     kinds = tuple((t.size, t.dtype.name) for t in tensors)
-    found = unpacked(whole, jnp.float32(1.0), kinds)
+    found = unpacked(whole, None, kinds)
     return [f.reshape(t.shape) for f, t in zip(found, tensors, strict=True)]
+
+
+def _number(scale: float) -> Scale:
+    return None if scale == 1.0 else jnp.float32(scale)
 
 
 def operands(spec: BucketSpec) -> tuple[Any, ...]:
