@@ -34,6 +34,13 @@ def fpga(session: nox.Session) -> None:
 
 
 @nox.session
+def xla(session: nox.Session) -> None:
+    """The lowerings for TPUs on torch_xla's CPU device, by the versions of an environment of its own."""
+    session.install(".[torch-xla]", "pytest", "pytest-timeout", "hypothesis", "scikit-learn")
+    session.run("python", "-m", "pytest", "-q", "tests/xla", *session.posargs, env={"PJRT_DEVICE": "CPU"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", "ruff")
     session.run("ruff", "check", ".")
