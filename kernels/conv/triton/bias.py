@@ -11,7 +11,7 @@ from torch import Tensor
 from accelops.targets import triton as gpu
 
 from ..spec import ConvSpec
-from .problem import Problem
+from ..problem import Problem
 from .tiles import add_splits, through
 
 

@@ -22,7 +22,7 @@ from ...spec import ITEMSIZE
 from ..spec import ConvSpec
 from . import directions, gemm
 from .boxes_kernels import convolve_boxes, correlate_boxes
-from .problem import Problem, Triple, problem, walk
+from ..problem import Problem, Triple, problem, walk
 from .tiles import aligned
 
 ALIGNMENT = 16  # bytes

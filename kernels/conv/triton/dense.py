@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..spec import ConvSpec
 from . import gemm
-from .problem import problem
+from ..problem import problem
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from accelops.targets import triton as gpu
 from ..spec import ConvSpec
 from . import directions
 from .depthwise_kernels import slide, weigh
-from .problem import Problem, problem, walk
+from ..problem import Problem, problem, walk
 from .tiles import add_splits
 
 # As many loads of a tile as the loop of `slide` has in flight, as far as it is unrolled for that.

@@ -24,7 +24,7 @@ from ..spec import ConvSpec
 from . import directions
 from .gemm_flat_kernels import convolve_flat, correlate_flat
 from .gemm_kernels import convolve, correlate
-from .problem import Problem, walk
+from ..problem import Problem, walk
 from .tiles import add_splits
 
 # Offsets into the weight, and the numbers of pixels, are 32 bits wide.

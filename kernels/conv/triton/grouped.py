@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..spec import ConvSpec
 from . import gemm
-from .problem import problem
+from ..problem import problem
 
 # A group of more channels fills matrix products by itself.
 MOST_CHANNELS = 32

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..spec import ConvSpec
 from . import gemm
-from .problem import Problem, problem
+from ..problem import Problem, problem
 
 
 @dataclass(frozen=True)
