@@ -118,9 +118,11 @@ class Laboratory:
     def _profiled(self, request: Request, kernels: Iterable[str] = ()) -> tuple[Executable, ...]:
         """Compiled for the static LLO profile, of `kernels` alone where some are named, in a process of its own."""
         only = [f"{profile.ONLY_FLAG}={'|'.join(sorted(kernels))}"] if kernels else []
-        with tempfile.TemporaryDirectory(prefix="accelops-") as folder:
-            with Compiler(self.deadline, [f"{profile.FLAG}={folder}", *only], Path(folder)) as compiler:
-                return compiler.compile(request)
+        with (
+            tempfile.TemporaryDirectory(prefix="accelops-") as folder,
+            Compiler(self.deadline, [f"{profile.FLAG}={folder}", *only], Path(folder)) as compiler,
+        ):
+            return compiler.compile(request)
 
 
 def rows(
