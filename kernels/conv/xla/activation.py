@@ -23,7 +23,9 @@ def through_slope(grad: jax.Array, saved: jax.Array | None, activation: str) -> 
     if activation == "none" or saved is None:
         return grad
     if activation == "relu":
-        return jnp.where(saved <= 0, jnp.zeros_like(grad), grad)  # as torch: a NaN that was saved lets the gradient pass
+        return jnp.where(
+            saved <= 0, jnp.zeros_like(grad), grad
+        )  # as torch: a NaN that was saved lets the gradient pass
     x, g = saved.astype(jnp.float32), grad.astype(jnp.float32)
     if activation == "silu":
         s = jax.nn.sigmoid(x)

@@ -62,7 +62,9 @@ def convolve(
         exact = _convolved(spec, p, source, weight, merge, mode)
         if bias is not None:
             exact = exact + bias.astype(jnp.float32).reshape((-1,) if p.channels_last else (-1,) + (1,) * spec.ndim)
-        return activated(exact, spec.activation if p.forward else "none").astype(source.dtype), exact.astype(source.dtype)
+        return activated(exact, spec.activation if p.forward else "none").astype(source.dtype), exact.astype(
+            source.dtype
+        )
 
     result, before = both(config.merge)
     if config.merge > 1:
@@ -72,9 +74,7 @@ def convolve(
     return result, before if save else None
 
 
-def _convolved(
-    spec: ConvSpec, p: Problem, source: jax.Array, weight: jax.Array, merge: int, mode: Mode
-) -> jax.Array:
+def _convolved(spec: ConvSpec, p: Problem, source: jax.Array, weight: jax.Array, merge: int, mode: Mode) -> jax.Array:
     n, filters = spec.ndim, "OI"
     strides, spread, pads = p.stride[-n:], (1,) * n, [(x, x) for x in p.padding[-n:]]
     if p.kind == "scatter":

@@ -60,7 +60,9 @@ def configs(spec: ConvSpec) -> list[Config]:
     """Whole images where they fit, else the most lines; then half of them, whose copies end earlier."""
     p = problem(spec)
     lines = axis(p, 1)
-    rows = {up(-(-lines.out // parts), lines.spread): None for parts in (2**k for k in range(lines.out.bit_length() + 1))}
+    rows = {
+        up(-(-lines.out // parts), lines.spread): None for parts in (2**k for k in range(lines.out.bit_length() + 1))
+    }
     results = 1 if p.kind == "wgrad" or spec.activation == "none" else 2
     fitting = [n for n in rows if _tile(p, n).bytes(ITEMSIZE[spec.dtype], results) <= BUDGET]
     return [Config(n) for n in fitting[:2]]
@@ -102,9 +104,7 @@ def convolve(
     return result, before[0] if save else None
 
 
-def correlate(
-    config: Config, spec: ConvSpec, p: Problem, image: jax.Array, result: jax.Array, mode: Mode
-) -> jax.Array:
+def correlate(config: Config, spec: ConvSpec, p: Problem, image: jax.Array, result: jax.Array, mode: Mode) -> jax.Array:
     """See dense.correlate."""
     tile = _tile(p, config.rows)
     parts, taps = tile.grid[0], tile.lines.taps * tile.columns.taps

@@ -121,7 +121,9 @@ def weigh(tile: Tile, image: Any, result: Any, filters: Any, lines: Any, buffers
             def add(j: Any, sums: tuple[jax.Array, ...], at: int = at) -> tuple[jax.Array, ...]:
                 gradient = result[0, j, pl.ds(q, n)].astype(jnp.float32)
                 line = j * tile.lines.stride + at - tile.first
-                columns = (strided(q * across.stride + s * across.dilation, n, across.stride) for s in range(across.taps))
+                columns = (
+                    strided(q * across.stride + s * across.dilation, n, across.stride) for s in range(across.taps)
+                )
                 return tuple(t + gradient * lines[line, where] for t, where in zip(sums, columns, strict=True))
 
             none = jnp.zeros((n, tile.channels), jnp.float32)

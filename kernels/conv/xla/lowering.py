@@ -30,7 +30,10 @@ def configs(spec: ConvSpec) -> list[Config]:
 
 
 def lowered(
-    config: Config, spec: ConvSpec, save: bool = False, mode: Mode = Mode()  # noqa: B008  # frozen
+    config: Config,
+    spec: ConvSpec,
+    save: bool = False,
+    mode: Mode = Mode(),  # noqa: B008  # frozen
 ) -> Callable[..., Arrays]:
     """What kernels/conv/native.py: run does, as a function of arrays, to be compiled by jax.jit."""
     family = next(module for module in FAMILIES.values() if isinstance(config, module.Config))
