@@ -10,7 +10,7 @@ from typing import Any
 
 from accelops.kernels.adam.spec import AdamSpec
 from accelops.kernels.bucket.spec import BucketSpec
-from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec
+from accelops.kernels.conv.spec import DIRECTIONS
 from accelops.kernels.spec import ITEMSIZE, Spec
 
 from ..suites import NETWORKS, Layer, conv_cases, resnet50_parameters
