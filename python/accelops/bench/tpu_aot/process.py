@@ -95,12 +95,19 @@ class Request:
 
 
 class Compiler:
-    """A child that is started at the first request, and again after one that it did not survive. A context."""
+    """A child that is started at the first request, and again after one that it did not survive. A context. `module` is the
+    child's, `flags` are libtpu's, `folder` is where they have it write its profile."""
 
-    def __init__(self, deadline: float = DEADLINE, flags: Sequence[str] = (), folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        deadline: float = DEADLINE,
+        flags: Sequence[str] = (),
+        folder: Path | None = None,
+        module: str = f"{__package__}.child",
+    ) -> None:
         self.deadline = deadline
         self._environment = {**os.environ, **ENVIRONMENT, "LIBTPU_INIT_ARGS": " ".join(flags)}
-        self._command = [sys.executable, "-m", f"{__package__}.child", *([str(folder)] if folder else [])]
+        self._command = [sys.executable, "-m", module, *([str(folder)] if folder else [])]
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Any = None
 
