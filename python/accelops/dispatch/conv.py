@@ -201,7 +201,7 @@ def _conv_backward(
     return tuple(input.new_empty(0) if g is None else g for g in grads)  # type: ignore[return-value]  # an op returns no None
 
 
-for _key in ("CPU", "CUDA"):
+for _key in ("CPU", "CUDA", "XLA", "PrivateUse1"):  # the last is that of torch_tpu
     _library.impl("conv_forward", _conv_forward, _key)
     _library.impl("conv_backward", _conv_backward, _key)
 
