@@ -35,7 +35,6 @@ class TestAdam(AdamContract):
     implementation = Adam
 
 
-
 class TestBucket(Float32Contract):
     implementation = Bucket
     config = Config()
