@@ -41,6 +41,14 @@ def xla(session: nox.Session) -> None:
 
 
 @nox.session
+def torch_tpu(session: nox.Session) -> None:
+    """What torch_tpu would hand to the compiler, compiled, in an environment of its own."""
+    session.install(".[torch-tpu]", "pytest", "pytest-timeout")
+    env = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}
+    session.run("python", "-m", "pytest", "-q", "tests/test_torch_tpu.py", *session.posargs, env=env)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", "ruff")
     session.run("ruff", "check", ".")

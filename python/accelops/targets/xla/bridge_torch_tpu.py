@@ -1,0 +1,46 @@
+"""Programs in JAX on tensors of torch_tpu, by its own interface for them: eager, one launch a call.
+
+torch_tpu has no device but a TPU, so none of this has run on one; the tests have libtpu compile what it would be handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import torch
+from torch_tpu._internal.pallas import pallas
+
+
+def emulated() -> bool:
+    return False
+
+
+def precision() -> str | None:
+    """What torch was told of its own fp32 products (torch.set_float32_matmul_precision)."""
+    return {"highest": "highest", "high": "high"}.get(torch.get_float32_matmul_precision())
+
+
+def program(function: Callable[..., Any]) -> Callable[..., Any]:
+    """See accelops.targets.xla.program."""
+    known: dict[Any, Any] = {}
+
+    def run(*operands: Any) -> Any:
+        tensors, tree = jax.tree.flatten(operands)
+        found = known.get(tree)
+        if found is None:
+            found = known[tree] = kernel(function, tree)
+        return found(*(tensor.detach() for tensor in tensors))
+
+    return run
+
+
+def kernel(function: Callable[..., Any], tree: Any) -> pallas.JaxCallable:
+    """`function` of operands of one tree, as torch_tpu calls it: with their tensors one by one. It compiles anew for other
+    shapes and dtypes by itself."""
+
+    def flat(*leaves: jax.Array) -> Any:
+        return function(*tree.unflatten(leaves))
+
+    return pallas.custom_jax_kernel(flat, "accelops", warn_deprecated=False)
