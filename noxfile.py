@@ -20,6 +20,8 @@ TPU = [
     "tests/conv/test_xla_races.py",
     "tests/adam/test_xla.py",
     "tests/bucket/test_xla.py",
+    "tests/bucket/test_xla_collectives.py",
+    "tests/test_targets_xla.py",
 ]
 
 # QEMU 7.2 itself aborts when the child of a fork starts threads, whatever the program (qemu_plugin_vcpu_init_hook).
@@ -47,6 +49,13 @@ def tpu(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", ".[test,tpu]")
     # A file to a process: test_tpu_compile.py compiles what all its tests look at once.
     session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *TPU, *session.posargs)
+
+
+@nox.session
+def xla(session: nox.Session) -> None:
+    """The lowerings for TPUs on torch_xla's CPU device, by the versions of an environment of its own."""
+    session.install(".[torch-xla]", "pytest", "pytest-timeout", "hypothesis", "scikit-learn")
+    session.run("python", "-m", "pytest", "-q", "tests/xla", *session.posargs, env={"PJRT_DEVICE": "CPU"})
 
 
 @nox.session

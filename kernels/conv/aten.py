@@ -43,7 +43,7 @@ def backward_kernel(device: str) -> Callable[..., tuple[Tensor | None, ...]]:
 
 def _kernel(name: str, device: str) -> Callable[..., Any]:
     if hasattr(torch.library, "get_kernel"):
-        key = device.upper()
+        key = "PrivateUse1" if device == "tpu" else device.upper()
         kernel = torch.library.get_kernel(f"aten::{name}", key)
         keyset = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
         return lambda *arguments: kernel.call_boxed(keyset, *arguments)

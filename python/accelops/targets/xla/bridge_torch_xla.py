@@ -11,18 +11,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import jax
 import torch_xla
 import torch_xla.backends
+from jax import export
+from jax._src.lib import _jax
 from torch import Tensor
 from torch_xla import runtime
 from torch_xla.core import xla_builder
 
 torch_xla._XLAC._init_computation_client()  # takes the device before jax can
-
-import jax
-from jax import export
-from jax._src.lib import _jax
-
 if not os.environ.get("JAX_PLATFORMS"):
     jax.config.update("jax_platforms", "cpu")  # jax only writes programs here; the device is torch_xla's
 
