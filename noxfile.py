@@ -13,6 +13,16 @@ import nox
 nox.options.sessions = ["core", "lint"]
 
 CONTRACTS = ["tests/conv/test_cpu.py", "tests/adam/test_cpu.py", "tests/bucket/test_cpu.py"]
+TPU = [
+    "tests/test_tpu_aot.py",
+    "tests/test_tpu_compile.py",
+    "tests/conv/test_xla.py",
+    "tests/conv/test_xla_races.py",
+    "tests/adam/test_xla.py",
+    "tests/bucket/test_xla.py",
+    "tests/bucket/test_xla_collectives.py",
+    "tests/test_targets_xla.py",
+]
 
 # QEMU 7.2 itself aborts when the child of a fork starts threads, whatever the program (qemu_plugin_vcpu_init_hook).
 NO_FORK = "--no-fork"
@@ -31,6 +41,14 @@ def fpga(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", ".[test]")
     session.install("--no-deps", "hls4ml==1.3.0")
     session.run("python", "-m", "pytest", "-q", "tests/fpga", *session.posargs)
+
+
+@nox.session
+def tpu(session: nox.Session) -> None:
+    """The lowerings for TPUs, run by jax on the CPU, and compiled by libtpu for chips that are not there."""
+    session.install("-c", "constraints.txt", ".[test,tpu]")
+    # A file to a process: test_tpu_compile.py compiles what all its tests look at once.
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *TPU, *session.posargs)
 
 
 @nox.session

@@ -136,7 +136,7 @@ def show(rows: list[Row]) -> None:
             row.chip,
             name,
             ", ".join(f"{key}={value}" for key, value in row.config.items() if key != "type"),
-            f"{row.estimate_us:.1f}",
+            "" if row.estimate_us is None else f"{row.estimate_us:.1f}",
             row.source,
             "" if row.stock is None else f"{row.stock.estimate_us:.1f}",
             "" if row.ratio_vs_stock is None else f"{row.ratio_vs_stock:.2f}",

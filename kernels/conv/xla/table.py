@@ -1,14 +1,16 @@
 """Which Config of a convolution the compiler of a TPU estimates to be the fastest: kernels/conv/tuned/tpu_<chip>.json, as
 `accelops tpu tune` writes it. No TPU has measured any of it.
 
-A problem is looked up without its batch, bias and activation, which change no choice between lowerings of one convolution.
+A problem is looked up without its bias and activation, which change no choice between lowerings of one convolution, and
+has the choice that was made for the largest batch that is not larger than its own: the others' costs grow with the batch,
+those of a merged weight do not.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "tuned"
 @dataclass(frozen=True)
 class Entry:
     """`config` as accelops.dispatch.tuned.describe writes it; `ratio`: the estimate of XLA's own lowering of torch's op over
-    that of ours, both of one estimator; `batch`: of the problem that was compiled."""
+    that of ours, both of one estimator."""
 
     config: dict[str, Any]
     ratio: float
-    batch: int
 
 
 def file_of(chip: str, folder: Path = FOLDER) -> Path:
@@ -34,13 +35,26 @@ def file_of(chip: str, folder: Path = FOLDER) -> Path:
 
 def key(spec: ConvSpec) -> str:
     """What problems that share an entry have in common."""
-    alike = replace(spec, input=(1, *spec.input[1:]), bias=False, activation="none", device="xla")
-    return alike.to_json()
+    return replace(spec, bias=False, activation="none", device="xla").to_json()
 
 
 def lookup(spec: ConvSpec, chip: str) -> Entry | None:
     """What the table of `chip` ("v5e") knows of `spec`."""
-    return _entries(file_of(chip)).get(key(spec))
+    return _chosen(file_of(chip), spec)
+
+
+@lru_cache(maxsize=65536)
+def _chosen(file: Path, spec: ConvSpec) -> Entry | None:
+    entries = _entries(file)
+    batches = [b for b in _batches(file) if b <= spec.input[0]]
+    found = (entries.get(key(replace(spec, input=(batch, *spec.input[1:])))) for batch in reversed(batches))
+    return next((entry for entry in found if entry is not None), None)
+
+
+@cache
+def _batches(file: Path) -> list[int]:
+    """Of all entries, the smallest first."""
+    return sorted({ConvSpec.from_json(name).input[0] for name in _entries(file)})
 
 
 @cache

@@ -40,8 +40,10 @@ class Executable:
         """The Pallas kernels in it."""
         return tuple(instruction.name for instruction in self.instructions if instruction.kernel)
 
-    def count(self, opcode: str) -> int:
-        return sum(instruction.opcode == opcode for instruction in self.instructions)
+    @property
+    def copies(self) -> int:
+        """Of whole arrays: those of scalars, into the core's own memory, have no cycles."""
+        return sum(instruction.opcode == "copy" and bool(instruction.cycles) for instruction in self.instructions)
 
     @property
     def collectives(self) -> int:

@@ -27,8 +27,8 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Side:
-    """One lowering of a case as the compiler sees it. `aliased` of `donated` arguments lend a result their memory; `bytes`
-    are those of arguments and results, `temporary_bytes` what is needed beside them; `copies` counts copies of any array."""
+    """One lowering of a case as the compiler sees it. The estimate is without what is `unmodelled`. `aliased` of `donated` arguments lend a result their memory; `bytes`
+    are those of arguments and results, `temporary_bytes` what is needed beside them; `copies` counts those of whole arrays."""
 
     estimate_us: float
     source: str
@@ -46,7 +46,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """`ratio_vs_stock`: the stock lowering's estimate over ours, both of one estimator; None where there is none, for
+    """`estimate_us` is None where no estimator covers all of it. `ratio_vs_stock`: the stock lowering's estimate over ours, both of one estimator; None where there is none, for
     which `no_ratio` is the reason. `error`: what the compiler said instead of an estimate."""
 
     name: str
@@ -162,7 +162,9 @@ def row(laboratory: Laboratory, case: Case, chip: Chip, config: dict[str, Any], 
     except CompilerFailed as failure:
         return Row(**what, error=str(failure))
     best = ours.by_llo or ours.by_hlo
-    what |= {"estimate_us": 1e6 * best.seconds, "source": best.source, "ours": _side(ours.launches, best)}
+    what["ours"] = _side(ours.launches, best)
+    if not best.unmodelled:
+        what |= {"estimate_us": 1e6 * best.seconds, "source": best.source}
     if not baseline:
         return Row(**what, no_ratio="no baseline was asked for")
     try:
@@ -197,7 +199,7 @@ def _side(launches: Sequence[Executable], found: Estimate) -> Side:
         temporary_bytes=max(launch.temporary_bytes for launch in launches),
         aliased=sum(len(launch.aliased) for launch in launches),
         donated=sum(launch.donated for launch in launches),
-        copies=sum(launch.count("copy") for launch in launches),
+        copies=sum(launch.copies for launch in launches),
         collectives=sum(launch.collectives for launch in launches),
         compile_s=sum(launch.compile_s for launch in launches),
     )

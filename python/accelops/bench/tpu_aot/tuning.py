@@ -108,7 +108,7 @@ def write(choices: Sequence[Choice], folder: Path | None = None) -> list[Path]:
     for chip in dict.fromkeys(choice.chip for choice in choices):
         file = table.file_of(chip, folder)
         entries = table.read(file) | {
-            table.key(choice.spec): table.Entry(choice.config, round(choice.ratio, 3), choice.spec.input[0])
+            table.key(choice.spec): table.Entry(choice.config, round(choice.ratio, 3))
             for choice in choices
             if choice.chip == chip
         }
