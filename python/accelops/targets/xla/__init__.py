@@ -22,6 +22,13 @@ import torch
 # Of jax, for each way onto a TPU: oldest and first too new. torch_xla's TPU runtime rejects what later ones write.
 JAX = {"torch_xla": ((0, 7, 1), (0, 9)), "torch_tpu": ((0, 10, 2), (0, 11)), "": ((0, 10, 2), (0, 11))}
 EXTRAS = {"torch_xla": "accelops[torch-xla]", "torch_tpu": "accelops[torch-tpu]", "": "accelops[tpu]"}
+CHIPS = {  # by what the runtimes call them
+    **dict.fromkeys(("TPU v4", "v4"), "v4"),
+    **dict.fromkeys(("TPU v5 lite", "TPU v5e", "v5litepod"), "v5e"),
+    **dict.fromkeys(("TPU v5", "TPU v5p", "v5p"), "v5p"),
+    **dict.fromkeys(("TPU v6 lite", "TPU v6e", "v6e"), "v6e"),
+    **dict.fromkeys(("TPU7x", "tpu7x", "v7x"), "v7x"),
+}
 DEVICES = {"torch_xla": "xla", "torch_tpu": "tpu", "": "cpu"}
 
 
@@ -98,3 +105,9 @@ def precision(device: str) -> str | None:
 def interprets(device: str) -> Any:
     """What Pallas kernels are told of their interpretation: False on a TPU."""
     return bridge(device).emulated()
+
+
+@cache
+def chip(device: str) -> str | None:
+    """The TPU on which programs of a device type run, as tables name it ("v5e"); None where there is none that they know."""
+    return CHIPS.get(bridge(device).kind())

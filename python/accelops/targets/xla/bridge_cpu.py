@@ -23,6 +23,10 @@ def emulated() -> bool:
     return True
 
 
+def kind() -> str:
+    return ""
+
+
 def precision() -> str | None:
     """A CPU has one precision of fp32."""
     return None

@@ -10,11 +10,17 @@ from typing import Any
 
 import jax
 import torch
+from torch_tpu._internal.device import _device_ops_backend
 from torch_tpu._internal.pallas import pallas
 
 
 def emulated() -> bool:
     return False
+
+
+def kind() -> str:
+    """What the TPU calls itself, "TPU v5 lite" for a v5e."""
+    return _device_ops_backend._get_local_device_attributes().get("device_kind", "")
 
 
 def precision() -> str | None:

@@ -18,6 +18,7 @@ from jax import export
 from jax._src.lib import _jax
 from torch import Tensor
 from torch_xla import runtime
+from torch_xla._internal import tpu
 from torch_xla.core import xla_builder
 
 torch_xla._XLAC._init_computation_client()  # takes the device before jax can
@@ -29,6 +30,11 @@ if not os.environ.get("JAX_PLATFORMS"):
 def emulated() -> bool:
     """Whether torch_xla runs on something else than a TPU, as with PJRT_DEVICE=CPU."""
     return runtime.device_type() != "TPU"
+
+
+def kind() -> str:
+    """What torch_xla calls the TPU, "v5litepod" for a v5e."""
+    return "" if emulated() else tpu.get_tpu_type()
 
 
 def precision() -> str | None:
