@@ -22,6 +22,7 @@ TPU = [
     "tests/bucket/test_xla.py",
     "tests/bucket/test_xla_collectives.py",
     "tests/test_targets_xla.py",
+    "tests/test_xla_failure.py",
 ]
 
 # QEMU 7.2 itself aborts when the child of a fork starts threads, whatever the program (qemu_plugin_vcpu_init_hook).

@@ -13,6 +13,8 @@ import torch
 from torch_tpu._internal.device import _device_ops_backend
 from torch_tpu._internal.pallas import pallas
 
+from .failure import as_kernel_failed
+
 
 def emulated() -> bool:
     return False
@@ -31,13 +33,20 @@ def precision() -> str | None:
 def program(function: Callable[..., Any]) -> Callable[..., Any]:
     """See accelops.targets.xla.program."""
     known: dict[Any, Any] = {}
+    compiled: set[Any] = set()
 
     def run(*operands: Any) -> Any:
         tensors, tree = jax.tree.flatten(operands)
-        found = known.get(tree)
-        if found is None:
-            found = known[tree] = kernel(function, tree)
-        return found(*(tensor.detach() for tensor in tensors))
+        given = [tensor.detach() for tensor in tensors]
+        key = tree, tuple((tensor.shape, tensor.dtype) for tensor in given)
+        if key in compiled:
+            return known[tree](*given)
+        with as_kernel_failed(function):
+            if tree not in known:
+                known[tree] = kernel(function, tree)
+            results = known[tree](*given)
+        compiled.add(key)
+        return results
 
     return run
 

@@ -21,6 +21,8 @@ from torch_xla import runtime
 from torch_xla._internal import tpu
 from torch_xla.core import xla_builder
 
+from .failure import as_kernel_failed
+
 torch_xla._XLAC._init_computation_client()  # takes the device before jax can
 if not os.environ.get("JAX_PLATFORMS"):
     jax.config.update("jax_platforms", "cpu")  # jax only writes programs here; the device is torch_xla's
@@ -52,7 +54,8 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
         key = tree, tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         found = known.get(key)
         if found is None:
-            found = known[key] = _computation(function, tensors, tree)
+            with as_kernel_failed(function):
+                found = known[key] = _computation(function, tensors, tree)
         computed, results = found
         return results.unflatten(computed([tensor.detach() for tensor in tensors]))
 
