@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("jax")
 
@@ -52,6 +53,20 @@ class TestXla(ConvContract):
         wide = ConvSpec(direction, (1, 256, 3, 3), (256, 4, 1, 1), (1, 1), (0, 0), (1, 1), groups=64)
         assert [config.merge for config in xla.configs(wide)] == [1, 32, 64]
         self.check(wide)
+
+    @pytest.mark.parametrize("name", ["2d grouped", "2d channel multiplier", "2d transposed grouped dilated"])
+    def test_the_filters_of_other_groups_are_right_where_one_has_met_a_nan(self, name: str) -> None:
+        spec = BY_NAME[name].spec("wgrad")
+        grad_output, input, _ = operands(spec, self.current_seed)
+        assert grad_output is not None and input is not None
+        for config in xla.configs(spec):
+            (expected,) = results(xla, config, spec, (grad_output, input, None))
+            hurt = grad_output.clone()
+            hurt[:, 0] = float("nan")
+            (got,) = results(xla, config, spec, (hurt, input, None))
+            each = spec.weight[0] // spec.groups
+            assert got[:each].isnan().any() and not got[each:].isnan().any(), config
+            torch.testing.assert_close(got[each:], expected[each:], rtol=1e-5, atol=1e-5)
 
     def test_the_table_of_a_chip_says_what_is_taken_unmeasured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         spec = BY_NAME["2d grouped"].spec()

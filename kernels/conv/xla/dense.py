@@ -9,6 +9,7 @@ runs mostly empty; `merge` fills it: so many groups become one, with zeros where
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -109,8 +110,26 @@ def correlate(
     mode: Mode,
 ) -> jax.Array:
     """The gradient of the weight, in the dtype of the operands."""
+    channels, groups = -1 if p.channels_last else 1, spec.groups // config.merge
+    exact = _correlated(spec, p, image, result, mode, batch_group_count=groups)
+    if groups > 1:
+        # XLA may compute groups of batches as if they were one, and zeros with what is not finite are not zero.
+        finite, alone = jnp.isfinite(exact).all(), partial(_correlated, spec, p, result=result, mode=mode)
+        exact = lax.cond(
+            finite,
+            lambda: exact,
+            lambda: alone(image=_groups_first(image, groups, channels), feature_group_count=groups),
+        )
+    if config.merge > 1:
+        exact = _own_blocks(exact, spec.groups, config.merge, channels)
+    return exact.astype(image.dtype)
+
+
+def _correlated(
+    spec: ConvSpec, p: Problem, image: jax.Array, result: jax.Array, mode: Mode, **groups: int
+) -> jax.Array:
     n = spec.ndim
-    exact = lax.conv_general_dilated(
+    return lax.conv_general_dilated(
         image,
         result,
         p.dilation[-n:],
@@ -118,13 +137,17 @@ def correlate(
         None,
         p.stride[-n:],
         (_layout("CN", spec), _layout("IO", spec), _layout("CN", spec)),
-        batch_group_count=spec.groups // config.merge,
         precision=mode.precision,
         preferred_element_type=jnp.float32,
+        **groups,
     )
-    if config.merge > 1:
-        exact = _own_blocks(exact, spec.groups, config.merge, -1 if p.channels_last else 1)
-    return exact.astype(image.dtype)
+
+
+def _groups_first(image: jax.Array, groups: int, channels: int) -> jax.Array:
+    """(N, g C', ...) as (g N, C', ...): groups of channels as wgrad sees them, which takes images for channels."""
+    last = jnp.moveaxis(image, channels, -1)
+    split = jnp.moveaxis(last.reshape(*last.shape[:-1], groups, -1), -2, 0)
+    return jnp.moveaxis(split.reshape(-1, *split.shape[2:]), -1, channels)
 
 
 def _layout(two: str, spec: ConvSpec) -> str:
