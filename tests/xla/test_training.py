@@ -13,6 +13,8 @@ import torch_xla.debug.metrics as metrics
 from torch import Tensor, nn
 
 import accelops
+from accelops import demo
+from accelops.agreement import EPS, FACTOR, ULPS
 from accelops.kernels.adam import xla as adam
 from accelops.kernels.conv import xla as conv
 from accelops.targets import xla
@@ -62,6 +64,23 @@ def losses(device: Any, step: Callable[[nn.Module, Tensor, Tensor], Tensor], ste
     return found
 
 
+def demo_losses(device: Any, dtype: torch.dtype, steps: int = 5) -> list[float]:
+    """Of the demo's network from one seed."""
+    torch.manual_seed(0)
+    model = demo.network().to(device, dtype)
+    images, labels = torch.randn(8, 3, 32, 32).to(device, dtype), torch.randint(10, (8,)).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    found = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        torch_xla.sync()
+        found.append(loss.item())
+    return found
+
+
 def plainly(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model(images), labels)
 
@@ -79,6 +98,17 @@ def test_a_network_trains_as_torch_does(runs: list[Any]) -> None:
     assert got == pytest.approx(expected, rel=1e-4)
     assert {spec.op for spec in runs} == {"conv", "adam"} and {spec.device for spec in runs} == {"xla"}
     assert {spec.direction for spec in runs if spec.op == "conv"} == {"fprop", "dgrad", "wgrad"}
+
+
+@pytest.mark.usefixtures("enabled")
+def test_the_losses_of_the_demo_are_within_the_contract(runs: list[Any]) -> None:
+    """As accelops.agreement judges: error against fp64 at most twice the largest that torch makes in these steps."""
+    got = demo_losses(DEVICE, torch.float32)
+    with accelops.use("aten"):
+        torchs, exact = (demo_losses("cpu", dtype) for dtype in (torch.float32, torch.float64))
+    error, torchs_error = (max(abs(a - b) for a, b in zip(x, exact, strict=True)) for x in (got, torchs))
+    assert error <= max(FACTOR * torchs_error, ULPS * EPS * exact[0]), (error, torchs_error, exact)
+    assert exact[-1] < exact[0] and len(runs) == 5 * (3 * 3 - 1 + 1)  # the image wants no gradient; one Adam step
 
 
 @pytest.mark.usefixtures("enabled")
