@@ -3,6 +3,9 @@
 The native kernels are judged in more surroundings than one machine has, by tests/native (a C++ program that compares
 them with the references): `isa` under every instruction set of x86-64 down to a processor without AVX, `aarch64`
 cross-built and emulated, `sanitize` with the compiler's sanitizers. These need Debian packages, and say which.
+
+The ways onto a TPU want versions of torch and jax that do not go together: `tpu` has jax and libtpu, `xla` torch_xla and
+`torch_tpu` the package of that name. None of them needs a TPU.
 """
 
 import shutil
