@@ -22,6 +22,7 @@ TPU = [
     "tests/bucket/test_xla.py",
     "tests/bucket/test_xla_collectives.py",
     "tests/test_targets_xla.py",
+    "tests/test_xla_failure.py",
 ]
 
 # QEMU 7.2 itself aborts when the child of a fork starts threads, whatever the program (qemu_plugin_vcpu_init_hook).
@@ -56,6 +57,14 @@ def xla(session: nox.Session) -> None:
     """The lowerings for TPUs on torch_xla's CPU device, by the versions of an environment of its own."""
     session.install(".[torch-xla]", "pytest", "pytest-timeout", "hypothesis", "scikit-learn")
     session.run("python", "-m", "pytest", "-q", "tests/xla", *session.posargs, env={"PJRT_DEVICE": "CPU"})
+
+
+@nox.session
+def torch_tpu(session: nox.Session) -> None:
+    """What torch_tpu would hand to the compiler, compiled, in an environment of its own."""
+    session.install(".[torch-tpu]", "pytest", "pytest-timeout")
+    env = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}
+    session.run("python", "-m", "pytest", "-q", "tests/test_torch_tpu.py", *session.posargs, env=env)
 
 
 @nox.session

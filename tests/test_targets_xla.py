@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from accelops.targets import xla
@@ -46,3 +48,14 @@ def test_what_is_missing_is_said_with_the_command(
 ) -> None:
     environment.update(packages)
     assert words in (xla.unavailable() or "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "chip"),
+    [("TPU v5 lite", "v5e"), ("v5litepod", "v5e"), ("v5p", "v5p"), ("TPU7x", "v7x"), ("TPU v3", None), ("", None)],
+)
+def test_a_chip_is_known_by_what_its_runtime_calls_it(
+    kind: str, chip: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xla, "bridge", lambda device: SimpleNamespace(kind=lambda: kind))
+    assert xla.chip.__wrapped__("xla") == chip

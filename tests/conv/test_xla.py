@@ -14,6 +14,7 @@ pytest.importorskip("jax")
 from accelops.kernels.conv import xla
 from accelops.kernels.conv.operands import operands
 from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec
+from accelops.kernels.conv.xla import table
 from accelops.kernels.conv.xla.lowering import FAMILIES, in_memory
 from accelops.kernels.conv.xla.lowering import operands as arrays
 
@@ -51,6 +52,14 @@ class TestXla(ConvContract):
         wide = ConvSpec(direction, (1, 256, 3, 3), (256, 4, 1, 1), (1, 1), (0, 0), (1, 1), groups=64)
         assert [config.merge for config in xla.configs(wide)] == [1, 32, 64]
         self.check(wide)
+
+    def test_the_table_of_a_chip_says_what_is_taken_unmeasured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = BY_NAME["2d grouped"].spec()
+        entries = {"v5e": table.Entry({"type": "dense.Config", "merge": 3}, 2.0)}
+        monkeypatch.setattr(table, "lookup", lambda spec, chip: entries.get(chip))
+        for chip, merges in (("v5e", [3, 1]), ("v4", [1, 3]), (None, [1, 3])):
+            monkeypatch.setattr(xla.xla, "chip", lambda device, chip=chip: chip)
+            assert [config.merge for config in xla.configs(spec)] == merges
 
     def test_every_spec_is_served_but_for_its_dtype(self) -> None:
         for case in CASES:

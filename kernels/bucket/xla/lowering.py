@@ -48,7 +48,7 @@ def packed(
     if residual is None:
         return jnp.concatenate([_scaled(t, scale, wire) for t in tensors]), None
     exact = jnp.concatenate([_scaled(t, scale, "float32") for t in tensors]) + residual
-    # Behind the barrier XLA does not see that this is `exact` rounded, which it would take for `exact` itself.
+    # XLA may drop a rounding that is taken back at once (xla_allow_excess_precision); what is lost would be 0 then.
     sent = lax.optimization_barrier(exact.astype(wire))
     lost = exact - sent.astype(jnp.float32)
     return sent, jnp.where(jnp.isfinite(sent), lost, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from accelops.targets import xla
 
 from ..spec import ConvSpec
-from . import lowering
+from . import lowering, table
 from .lowering import Config
 from .mode import Mode
 
@@ -28,7 +29,14 @@ def unsupported(spec: ConvSpec) -> list[str]:
 
 
 def configs(spec: ConvSpec) -> list[Config]:
-    return lowering.configs(spec)
+    """The first is the one to take unmeasured: what the compiler estimates to be the fastest on the chip that is here, if
+    its table knows the problem, else XLA's own."""
+    found = lowering.configs(spec)
+    chip = xla.chip(spec.device)
+    entry = table.lookup(spec, chip) if chip else None
+    if entry is not None:
+        found.sort(key=lambda config: not asdict(config).items() <= entry.config.items())
+    return found
 
 
 def heuristic(spec: ConvSpec) -> tuple[None, str]:

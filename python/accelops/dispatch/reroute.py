@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -150,8 +151,10 @@ _python_overrides: list[torch.library.Library] = []
 def _override_in_python(key: str) -> None:
     """The slower way, where the extension or one of torch's stable C functions (torch >= 2.10) is not there."""
     library = torch.library.Library("aten", "IMPL")
-    library.impl("convolution", _python_forward, key)
-    library.impl("convolution_backward", _python_backward, key)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators")  # that a kernel was there is known
+        library.impl("convolution", _python_forward, key)
+        library.impl("convolution_backward", _python_backward, key)
     _python_overrides.append(library)
 
 

@@ -4,7 +4,8 @@
     torch_tpu   tensors on "tpu"   bridge_torch_tpu.py
     jax alone   tensors on "cpu"   bridge_cpu.py: no TPU, right results, no speed
 
-The first two cannot share an environment; each wants versions of its own, which EXTRAS names.
+The first two cannot share an environment; each wants versions of its own, which EXTRAS names. Where torch_tpu finds no TPU,
+jax alone serves.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
+import torch
+
 # Of jax, for each way onto a TPU: oldest and first too new. torch_xla's TPU runtime rejects what later ones write.
 JAX = {"torch_xla": ((0, 7, 1), (0, 9)), "torch_tpu": ((0, 10, 2), (0, 11)), "": ((0, 10, 2), (0, 11))}
 EXTRAS = {"torch_xla": "accelops[torch-xla]", "torch_tpu": "accelops[torch-tpu]", "": "accelops[tpu]"}
+CHIPS = {  # by what the runtimes call them
+    **dict.fromkeys(("TPU v4", "v4"), "v4"),
+    **dict.fromkeys(("TPU v5 lite", "TPU v5e", "v5litepod"), "v5e"),
+    **dict.fromkeys(("TPU v5", "TPU v5p", "v5p"), "v5p"),
+    **dict.fromkeys(("TPU v6 lite", "TPU v6e", "v6e"), "v6e"),
+    **dict.fromkeys(("TPU7x", "tpu7x", "v7x"), "v7x"),
+}
 DEVICES = {"torch_xla": "xla", "torch_tpu": "tpu", "": "cpu"}
 
 
@@ -55,14 +65,23 @@ def way() -> str:
     return next((package for package in ("torch_xla", "torch_tpu") if installed(package)), "")
 
 
+@cache
+def device() -> str:
+    """The torch device type on which programs run."""
+    # torch loads torch_tpu by itself, which gives its device a name only where it finds a TPU.
+    if way() == "torch_tpu" and torch._C._get_privateuse1_backend_name() != "tpu":
+        return "cpu"
+    return DEVICES[way()]
+
+
 def emulated() -> bool:
     """Whether programs run without a TPU."""
-    return way() == "" or bridge(DEVICES[way()]).emulated()
+    return bridge(device()).emulated()
 
 
 def devices() -> tuple[str, ...]:
-    """The torch device types whose tensors programs take."""
-    return (DEVICES[way()],) if way() == "" else (DEVICES[way()], "cpu")
+    """The torch device types whose tensors programs take; those on the CPU are jax's, whatever else there is."""
+    return ("cpu",) if device() == "cpu" else (device(), "cpu")
 
 
 @cache
@@ -86,3 +105,9 @@ def precision(device: str) -> str | None:
 def interprets(device: str) -> Any:
     """What Pallas kernels are told of their interpretation: False on a TPU."""
     return bridge(device).emulated()
+
+
+@cache
+def chip(device: str) -> str | None:
+    """The TPU on which programs of a device type run, as tables name it ("v5e"); None where there is none that they know."""
+    return CHIPS.get(bridge(device).kind())

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import torch
 from torch import Tensor
 
+from .failure import as_kernel_failed
+
 if not os.environ.get("JAX_PLATFORMS"):
     # With libtpu installed and no TPU, jax would look for one, for minutes.
     jax.config.update("jax_platforms", "cpu")
@@ -23,6 +25,10 @@ def emulated() -> bool:
     return True
 
 
+def kind() -> str:
+    return ""
+
+
 def precision() -> str | None:
     """A CPU has one precision of fp32."""
     return None
@@ -30,11 +36,18 @@ def precision() -> str | None:
 
 def program(function: Callable[..., Any]) -> Callable[..., Any]:
     """See accelops.targets.xla.program."""
-    compiled = jax.jit(function)
+    known: dict[Any, Callable[..., Any]] = {}
+    jitted = jax.jit(function)
 
     def run(*operands: Any) -> Any:
-        results = jax.block_until_ready(compiled(*jax.tree.map(_array, operands)))
-        return jax.tree.map(_tensor, results)
+        arrays = jax.tree.map(_array, operands)
+        leaves, tree = jax.tree.flatten(arrays)
+        key = tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        compiled = known.get(key)
+        if compiled is None:
+            with as_kernel_failed(function):
+                compiled = known[key] = jitted.lower(*arrays).compile()
+        return jax.tree.map(_tensor, jax.block_until_ready(compiled(*arrays)))
 
     return run
 

@@ -18,7 +18,10 @@ from jax import export
 from jax._src.lib import _jax
 from torch import Tensor
 from torch_xla import runtime
+from torch_xla._internal import tpu
 from torch_xla.core import xla_builder
+
+from .failure import as_kernel_failed
 
 torch_xla._XLAC._init_computation_client()  # takes the device before jax can
 if not os.environ.get("JAX_PLATFORMS"):
@@ -29,6 +32,11 @@ if not os.environ.get("JAX_PLATFORMS"):
 def emulated() -> bool:
     """Whether torch_xla runs on something else than a TPU, as with PJRT_DEVICE=CPU."""
     return runtime.device_type() != "TPU"
+
+
+def kind() -> str:
+    """What torch_xla calls the TPU, "v5litepod" for a v5e."""
+    return "" if emulated() else tpu.get_tpu_type()
 
 
 def precision() -> str | None:
@@ -46,7 +54,8 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
         key = tree, tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         found = known.get(key)
         if found is None:
-            found = known[key] = _computation(function, tensors, tree)
+            with as_kernel_failed(function):
+                found = known[key] = _computation(function, tensors, tree)
         computed, results = found
         return results.unflatten(computed([tensor.detach() for tensor in tensors]))
 
