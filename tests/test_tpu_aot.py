@@ -131,6 +131,8 @@ def test_a_profile_counts_for_instructions_that_are_alike():
     found = estimate([launch], V5E, flops=0, llo=True)
     assert (found.seconds, found.estimator, found.unmodelled) == (pytest.approx(35 / V5E.clock), LLO, ())
     assert estimate([launch], V5E, flops=0).unmodelled == ("kernel",)
+    another = executable(*launch.instructions, timed("copy.32", 99), profile=profiled)
+    assert estimate([another], V5E, flops=0, llo=True).seconds == pytest.approx((35 + 99) / V5E.clock)
 
 
 def test_estimates_of_two_estimators_do_not_compare():
@@ -166,7 +168,7 @@ def test_a_process_that_hangs_is_ended_at_its_deadline_and_the_next_request_has_
         begin = time.monotonic()
         with pytest.raises(CompilerFailed, match="no answer within 2 s and was ended; --deadline allows it more"):
             asked.compile(request("hang"))
-        assert time.monotonic() - begin < 30
+        assert time.monotonic() - begin < 15
         asked.deadline = 60.0
         assert len(asked.compile(request("a"))) == 1
 

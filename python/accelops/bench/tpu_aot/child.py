@@ -64,10 +64,10 @@ def compiled(
     lowered = jax.jit(launch.function, donate_argnums=launch.donate).lower(*arguments)
     lowering = perf_counter() - start
     text = lowered.as_text()
-    program = hashlib.sha256(f"{topology} {text}".encode()).hexdigest()
+    program = hashlib.sha256(f"{topology} {launch.options} {text}".encode()).hexdigest()
     if program not in known:
         start = perf_counter()
-        executable = lowered.compile()
+        executable = lowered.compile(compiler_options=dict(launch.options))
         seconds = perf_counter() - start
         known[program] = {"program": program, "compile_s": lowering + seconds} | _read(executable, folder)
         known[program]["bytes"] = _size(arguments) + _size(jax.eval_shape(launch.function, *arguments))

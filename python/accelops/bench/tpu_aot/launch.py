@@ -10,8 +10,9 @@ from typing import Any
 @dataclass(frozen=True)
 class Launch:
     """`function` of `arguments` (trees of jax.ShapeDtypeStruct); the arguments at the positions `donate` lend their memory
-    to the results. What a device is asked for at once: an op in eager mode is several."""
+    to the results. `options` are the compiler's. What a device is asked for at once: an op in eager mode is several."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     donate: tuple[int, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()

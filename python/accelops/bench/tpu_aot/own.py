@@ -23,6 +23,10 @@ from accelops.kernels.conv.xla import lowering as conv_lowering
 
 from .launch import Launch
 
+# XLA merges all-reduces up to a size, and counts 1x1 filters with their padding: of ResNet-50's gradients it made four. On a
+# machine with TPUs, where another compiles, the same is LIBTPU_INIT_ARGS=--xla_jf_crs_combiner_threshold_in_bytes=1073741824.
+ONE_MESSAGE = (("xla_jf_crs_combiner_threshold_in_bytes", str(2**30)),)
+
 Shapes = Sequence[Sequence[int]] | None
 
 
@@ -50,7 +54,7 @@ def bucket(spec: BucketSpec, mesh: Mesh, config: dict[str, Any], shapes: Shapes 
     reduce = partial(bucket_lowering.all_reduce, axis=mesh.axis_names[0], wire=wire)
     everywhere = PartitionSpec()
     reduced = jax.shard_map(reduce, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
-    return (Launch(reduced, (_shaped(tensors, shapes),), donate=(0,)),)
+    return (Launch(reduced, (_shaped(tensors, shapes),), donate=(0,), options=ONE_MESSAGE),)
 
 
 def _shaped(column: Sequence[jax.ShapeDtypeStruct], shapes: Shapes) -> list[jax.ShapeDtypeStruct]:
