@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import torch
 import torch_xla
 from torch import Tensor
 
@@ -93,11 +92,12 @@ def _line(tensor: Tensor) -> Tensor:
 
 
 def _written_back(operands: Sequence[Any], others: Sequence[Any]) -> None:
-    for given, other in zip(operands, others, strict=True):
+    """All but the first, which every direction only reads."""
+    for given, other in zip(operands[1:], others[1:], strict=True):
         for tensor, result in zip(*((x if isinstance(x, (list, tuple)) else [x]) for x in (given, other)), strict=True):
             if not isinstance(tensor, Tensor):
                 continue
             if layout([tensor]).places[0].dense:
                 _line(tensor).copy_(result)
-            elif not torch._debug_has_internal_overlap(tensor):
+            else:
                 tensor.copy_(result.view(tensor.shape))
