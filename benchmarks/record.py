@@ -46,6 +46,7 @@ def pieces() -> Iterator[tuple[str, str, dict[str, Any]]]:
         compiled = {
             (kernel.split()[0], "triton") for part in result.get("compiled", ()) for kernel in part["by_kernel"]
         }
+        compiled |= {(row["op"], "xla") for row in result.get("rows", ()) if row.get("ours")}  # of accelops tpu aot
         for op, target in ran | (compiled if evidence["kind"] == "compiled" else set()):
             if target != "aten":
                 yield op, target, evidence

@@ -45,7 +45,7 @@ def _kernel(name: str, device: str) -> Callable[..., Any]:
     if device == "fpga":  # no one overrides it there; what the board does not do it sends to the CPU itself
         return getattr(_aten, name).default
     if hasattr(torch.library, "get_kernel"):
-        key = device.upper()
+        key = "PrivateUse1" if device == "tpu" else device.upper()
         kernel = torch.library.get_kernel(f"aten::{name}", key)
         keyset = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
         return lambda *arguments: kernel.call_boxed(keyset, *arguments)

@@ -1,4 +1,4 @@
-"""The command `accelops`: info, demo, bench, tune, explain, verify, fpga.
+"""The command `accelops`: info, demo, bench, tune, explain, verify, fpga, tpu.
 
 What a command needs is imported inside it, so that --help waits for torch alone, which comes with the package.
 """
@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from accelops import cli_explain, cli_fpga
+from accelops import cli_explain, cli_fpga, cli_tpu
 from accelops.terminal import AsJson, Device, Target, bad_input, emit, progress_bar, sizes, stdout
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_explain.app, name="explain")
 app.add_typer(cli_fpga.app, name="fpga")
+app.add_typer(cli_tpu.app, name="tpu")
 
 
 def main() -> None:

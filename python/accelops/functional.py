@@ -18,7 +18,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from accelops.dispatch.conv import ACTIVATION_FUNCTIONS, accepted, conv
 from accelops.dispatch.select import asked_target
 from accelops.kernels.conv.spec import ACTIVATIONS, ConvSpec
-from accelops.targets import TargetUnavailable
+from accelops.targets import DEVICE_TYPES, TargetUnavailable
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
@@ -145,7 +145,7 @@ def _served(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         return False
     tensors = (input, weight) if bias is None else (input, weight, bias)
     return all(
-        type(t) in _PLAIN and t.dtype in _DTYPES and t.layout is torch.strided and t.device.type in ("cpu", "cuda")
+        type(t) in _PLAIN and t.dtype in _DTYPES and t.layout is torch.strided and t.device.type in DEVICE_TYPES
         for t in tensors
     )
 

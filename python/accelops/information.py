@@ -19,7 +19,7 @@ def information() -> dict[str, Any]:
     """Plain values, for JSON."""
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     return {
-        "versions": versions("accelops", "numpy"),
+        "versions": versions("accelops", "numpy", "jax", "libtpu", "torch_xla", "torch_tpu"),
         "cpu": {
             "device": device_name(),
             "instruction_set": native.isa() if native is not None else "none: the native extension is missing",

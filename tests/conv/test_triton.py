@@ -16,8 +16,8 @@ import torch
 
 from accelops.kernels.conv import triton
 from accelops.kernels.conv.operands import operands
+from accelops.kernels.conv.problem import Problem
 from accelops.kernels.conv.spec import DIRECTIONS, ConvSpec
-from accelops.kernels.conv.triton.problem import Problem
 from accelops.targets.triton import architecture, emulated, launching
 
 from .cases import CASES

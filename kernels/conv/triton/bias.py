@@ -10,8 +10,8 @@ from torch import Tensor
 
 from accelops.targets import triton as gpu
 
+from ..problem import Problem
 from ..spec import ConvSpec
-from .problem import Problem
 from .tiles import add_splits, through
 
 

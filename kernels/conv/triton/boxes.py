@@ -19,10 +19,10 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from accelops.targets import triton as gpu
 
 from ...spec import ITEMSIZE
+from ..problem import Problem, Triple, problem, walk
 from ..spec import ConvSpec
 from . import directions, gemm
 from .boxes_kernels import convolve_boxes, correlate_boxes
-from .problem import Problem, Triple, problem, walk
 from .tiles import aligned
 
 ALIGNMENT = 16  # bytes

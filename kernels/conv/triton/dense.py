@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..problem import problem
 from ..spec import ConvSpec
 from . import gemm
-from .problem import problem
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from accelops.targets import triton as gpu
 
+from ..problem import Problem, problem, walk
 from ..spec import ConvSpec
 from . import directions
 from .depthwise_kernels import slide, weigh
-from .problem import Problem, problem, walk
 from .tiles import add_splits
 
 # As many loads of a tile as the loop of `slide` has in flight, as far as it is unrolled for that.

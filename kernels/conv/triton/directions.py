@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ..problem import Problem
 from ..spec import ConvSpec
 from ..tensors import empty
 from .bias import bias_gradient
-from .problem import Problem
 
 # (source, weight, bias, saved, out, before): into `out`, and what is before the activation into `before`.
 Convolve = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor | None], None]

@@ -20,11 +20,11 @@ from torch import Tensor
 from accelops.targets import triton as gpu
 
 from ...spec import ITEMSIZE
+from ..problem import Problem, walk
 from ..spec import ConvSpec
 from . import directions
 from .gemm_flat_kernels import convolve_flat, correlate_flat
 from .gemm_kernels import convolve, correlate
-from .problem import Problem, walk
 from .tiles import add_splits
 
 # Offsets into the weight, and the numbers of pixels, are 32 bits wide.

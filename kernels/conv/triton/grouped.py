@@ -12,9 +12,9 @@ from typing import Any
 import triton
 from torch import Tensor
 
+from ..problem import problem
 from ..spec import ConvSpec
 from . import gemm
-from .problem import problem
 
 # A group of more channels fills matrix products by itself.
 MOST_CHANNELS = 32

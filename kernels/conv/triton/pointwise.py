@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..problem import Problem, problem
 from ..spec import ConvSpec
 from . import gemm
-from .problem import Problem, problem
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..problem import problem
 from ..spec import ConvSpec
 from . import gemm
-from .problem import problem
 
 # A product sums at least 16 terms at once; with more channels than this a tap of its own fills most of them.
 MOST_CHANNELS = 8

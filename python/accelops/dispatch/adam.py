@@ -276,6 +276,9 @@ def _adam_op(
 
 
 _library.impl("adam_", _adam_op, "CompositeExplicitAutograd")
+_library.impl(
+    "adam_", _adam_op, "AutogradXLA"
+)  # above functionalization, which torch_xla always has, and which refuses
 
 
 @torch.library.register_fake("accelops::adam_", lib=_library)

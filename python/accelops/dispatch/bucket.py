@@ -50,7 +50,7 @@ def _reduce(flats: list[Tensor], out: Tensor, scale: float = 1.0, target: str | 
     if out.numel() == 0:
         return
     begin, end = out.data_ptr(), out.data_ptr() + out.nbytes
-    for rank, flat in enumerate(flats):
+    for rank, flat in enumerate(flats if _has_memory(out) else ()):
         exact = flat.data_ptr() == begin and flat.dtype == out.dtype
         if not exact and flat.data_ptr() < end and begin < flat.data_ptr() + flat.nbytes:
             raise RuntimeError(
@@ -134,7 +134,14 @@ def _refuse_grad(op: str, name: str, tensor: Tensor) -> None:
         )
 
 
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether it lies where others could lie too: a tensor of torch_xla is a value, with 0 for its address."""
+    return tensor.device.type != "xla"
+
+
 def _refuse_shared_memory(op: str, tensors: Sequence[Tensor], flat: Tensor, written: bool) -> None:
+    if not _has_memory(flat):
+        return
     if unavailable("cpu") is None:
         from accelops.kernels.bucket.native import layout
     else:  # as on a machine with a GPU and without a C++ compiler
@@ -181,4 +188,7 @@ _KERNELS = {
 for _name, (_kernel, _fake) in _KERNELS.items():
     _library.define(f"{_name}{_SCHEMAS[_name]} -> ()", tags=_TAGS)
     _library.impl(_name, _kernel, "CompositeExplicitAutograd")
+    _library.impl(
+        _name, _kernel, "AutogradXLA"
+    )  # above functionalization, which torch_xla always has, and which refuses
     torch.library.register_fake(f"accelops::{_name}", _fake, lib=_library)

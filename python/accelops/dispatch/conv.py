@@ -201,14 +201,9 @@ def _conv_backward(
     return tuple(input.new_empty(0) if g is None else g for g in grads)  # type: ignore[return-value]  # an op returns no None
 
 
-def serve(key: str) -> None:
-    """Have the ops take tensors of the backend `key`."""
-    _library.impl("conv_forward", _conv_forward, key)
-    _library.impl("conv_backward", _conv_backward, key)
-
-
-for _key in ("CPU", "CUDA"):
-    serve(_key)
+for _key in ("CPU", "CUDA", "XLA", "PrivateUse1"):  # the last is that of torch_tpu, or of FPGA boards as a device
+    _library.impl("conv_forward", _conv_forward, _key)
+    _library.impl("conv_backward", _conv_backward, _key)
 
 
 def _fake_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:

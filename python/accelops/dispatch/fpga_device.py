@@ -48,7 +48,6 @@ def _install() -> None:
     for name in ("_fused_adam_", "_fused_adamw_"):
         for overload in ("", ".tensor_lr"):
             _library.impl(f"{name}{overload}", _fused_adam(name), "PrivateUse1")
-    conv.serve("PrivateUse1")
     reroute.serve_adam_of("fpga")
 
 

@@ -8,7 +8,9 @@ AdamW shares, is replaced. Both are installed once and then switched: un-registe
 
 from __future__ import annotations
 
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +39,7 @@ _raised = threading.local()
 
 def enable(ops: tuple[str, ...] | None = None, targets: tuple[str, ...] | None = None) -> None:
     """Reroute torch's own ops, in all threads, until `disable()`: convolutions, and the step of torch.optim.Adam and AdamW.
+    On tensors of torch_xla or torch_tpu too, where that is imported already.
 
     `ops` (default: all of conv, adam, bucket) and `targets` (default: all) limit what is rerouted and who may serve.
     Every result stays within torch's own error, and a kernel runs only where it was measured faster than torch's.
@@ -137,6 +140,7 @@ _library: torch.library.Library | None = None
 def _install(scope: Scope) -> None:
     if "conv" in scope[0]:
         _install_convolution()
+        _install_elsewhere()
 
 
 def _install_convolution() -> None:
@@ -163,9 +167,25 @@ _python_overrides: list[torch.library.Library] = []
 def _override_in_python(key: str) -> None:
     """The slower way, where the extension or one of torch's stable C functions (torch >= 2.10) is not there."""
     library = torch.library.Library("aten", "IMPL")
-    library.impl("convolution", _python_forward, key)
-    library.impl("convolution_backward", _python_backward, key)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators")  # that a kernel was there is known
+        library.impl("convolution", _python_forward, key)
+        library.impl("convolution_backward", _python_backward, key)
     _python_overrides.append(library)
+
+
+_ELSEWHERE = {"torch_xla": ("XLA", "xla"), "torch_tpu": ("PrivateUse1", "tpu")}  # package: its key, its device type
+_overridden_elsewhere: set[str] = set()
+
+
+def _install_elsewhere() -> None:
+    """At the keys of packages that have been imported and bring a device of their own, on which Python is no bottleneck:
+    what runs there is compiled, or was put into a queue."""
+    for package, (key, device) in _ELSEWHERE.items():
+        if package in sys.modules and key not in _overridden_elsewhere:
+            aten.forward_kernel(device), aten.backward_kernel(device)  # captured before the override hides them
+            _override_in_python(key)
+            _overridden_elsewhere.add(key)
 
 
 def _python_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:

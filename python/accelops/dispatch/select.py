@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from accelops.kernels.spec import Spec
 from accelops.targets import TARGETS, KernelFailed, TargetUnavailable, emulated, follow, unavailable
 from accelops.targets.cpu import native
@@ -103,11 +105,15 @@ def _failure(spec: Spec, target: str, config: Any) -> str | None:
 
 
 _asked = threading.local()
+_KEY = "accelops.use"  # in torch's thread-local state, which autograd's own threads take over from who calls backward
 
 
 def asked_target() -> str | None:
-    """The target that accelops.use named in this thread."""
-    return getattr(_asked, "target", None)
+    """The target that accelops.use named in this thread, or in that for which autograd runs this one."""
+    target = getattr(_asked, "target", None)
+    if target is None and _ever_asked and torch._C._is_key_in_tls(_KEY):
+        return torch._C._get_obj_in_tls(_KEY)
+    return target
 
 
 @contextmanager
@@ -126,8 +132,13 @@ def use(target: str) -> Iterator[None]:
         _set_asked(outer)
 
 
+_ever_asked: list[bool] = []  # not empty once someone has asked: spares a look-up
+
+
 def _set_asked(target: str | None) -> None:
     _asked.target = target
+    torch._C._stash_obj_in_tls(_KEY, target)
+    _ever_asked[:] = [True]
     if native is not None:
         native.set_target(0 if target is None else 1 + TARGETS.index(target))
 

@@ -15,6 +15,9 @@ from types import ModuleType
 
 TARGETS = ("reference", "cpu", "triton", "xla", "fpga", "aten")
 
+# torch's device types whose tensors a target may take: torch_xla's tensors are on "xla", those of torch_tpu on "tpu".
+DEVICE_TYPES = ("cpu", "cuda", "xla", "tpu")
+
 
 class TargetUnavailable(RuntimeError):
     """A target was asked for by name and cannot serve; the message says why and what to do."""

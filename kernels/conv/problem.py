@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, prod
 
-from ..spec import ConvSpec
+from .spec import ConvSpec
 
 Triple = tuple[int, int, int]
 
