@@ -20,6 +20,7 @@ from accelops.bench.tpu_aot.process import Compiler, CompilerFailed, Request
 from accelops.bench.tpu_aot.rows import OURS, STOCK, Laboratory, Row, row
 from accelops.kernels.adam.spec import AdamSpec
 from accelops.kernels.bucket.spec import BucketSpec
+from accelops.kernels.conv.spec import ConvSpec
 from accelops.kernels.conv.xla import table
 
 from .tpu import estimates
@@ -143,6 +144,17 @@ def test_tuning_writes_a_table_that_is_looked_up(tmp_path: Any, monkeypatch: pyt
     assert found is not None and found.config == choice.config
     assert table.lookup(replace(larger, dtype="float32"), "v5e") is None
     assert table.lookup(replace(larger, input=(1, 128, 14, 14)), "v5e") is None
+
+
+@pytest.mark.parametrize("chip", ["v5e", "v5p", "v6e"])
+def test_a_shipped_choice_is_one_that_the_lowering_offers_and_is_nowhere_slower_than_stock(chip: str):
+    entries = table.read(table.file_of(chip))
+    assert entries
+    for name, entry in entries.items():
+        spec = ConvSpec.from_json(name)
+        assert entry.config in configs.every(Case("", spec)) and entry.ratio >= 1.0
+        found = table.lookup(replace(spec, input=(2 * spec.input[0], *spec.input[1:]), activation="relu"), chip)
+        assert found == entry
 
 
 def test_tuning_needs_a_choice():
