@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -98,6 +98,7 @@ class BucketContract:
     config: ClassVar[Any]
     steps: ClassVar[int] = 30  # of error feedback
     numel: ClassVar[int] = 70_001  # of the buffers of which one is enough
+    least_scale: ClassVar[float] = 0.0  # larger where products that are subnormal are taken for 0
 
     def spec(self, direction: str, tensors: Sequence[Tensor], flat: Tensor, **fields: Any) -> BucketSpec:
         names = {str(t.dtype).removeprefix("torch.") for t in tensors}
@@ -264,6 +265,7 @@ class BucketContract:
     def test_any_list_there_and_back(
         self, cases: list[tuple[Case, torch.dtype]], wire: torch.dtype, scale: float, seed: int
     ) -> None:
+        assume(scale == 0 or abs(scale) >= self.least_scale)
         torch.manual_seed(seed)
         tensors = [case.make(dtype) for case, dtype in cases]
         flat = self.pack(tensors, wire, scale)
