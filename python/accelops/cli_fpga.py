@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +88,7 @@ def emulate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve an emulated board to pynq's clients on this machine until interrupted, and tell of every launch.
+    """Serve an emulated board to pynq's clients on this machine until interrupted or terminated, telling of every launch.
 
     Results are simulated, cycles and times modelled. With --json: one object a line."""
     from accelops import TargetUnavailable
@@ -95,6 +96,7 @@ def emulate(
 
     with bad_input(TargetUnavailable, OSError):
         server = serving(board, port, kernel_slot, fault or (), overlays, as_json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         while not server.ended_within(1.0):
             pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,7 +87,7 @@ def test_the_command_serves_a_board_writes_its_overlays_and_tells_of_launches_in
         host.machine.link.close()
         launch = json.loads(process.stdout.readline())
         assert launch["kernel"] == "reduce" and launch["modelled_cycles"] > 0 and launch["faults"] == []
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.wait(timeout=30) == 0
 
 
