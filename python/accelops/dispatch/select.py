@@ -111,7 +111,7 @@ _KEY = "accelops.use"  # in torch's thread-local state, which autograd's own thr
 def asked_target() -> str | None:
     """The target that accelops.use named in this thread, or in that for which autograd runs this one."""
     target = getattr(_asked, "target", None)
-    if target is None and _ever_asked and torch._C._is_key_in_tls(_KEY):
+    if target is None and _ever_asked and not torch.compiler.is_compiling() and torch._C._is_key_in_tls(_KEY):
         return torch._C._get_obj_in_tls(_KEY)
     return target
 
