@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -59,3 +62,14 @@ def test_a_chip_is_known_by_what_its_runtime_calls_it(
 ) -> None:
     monkeypatch.setattr(xla, "bridge", lambda device: SimpleNamespace(kind=lambda: kind))
     assert xla.chip.__wrapped__("xla") == chip
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="needs jax")
+def test_a_convolution_on_the_cpu_imports_no_jax() -> None:
+    script = """
+import sys, torch, accelops
+accelops.enable()
+torch.conv2d(torch.ones(1, 8, 8, 8), torch.ones(8, 1, 3, 3), groups=8)
+assert not {"jax", "torch_xla", "pynq"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

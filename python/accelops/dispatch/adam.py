@@ -276,9 +276,8 @@ def _adam_op(
 
 
 _library.impl("adam_", _adam_op, "CompositeExplicitAutograd")
-_library.impl(
-    "adam_", _adam_op, "AutogradXLA"
-)  # above functionalization, which torch_xla always has, and which refuses
+# Above functionalization, which torch_xla always has, and which refuses an op that writes its arguments.
+_library.impl("adam_", _adam_op, "AutogradXLA")
 
 
 @torch.library.register_fake("accelops::adam_", lib=_library)

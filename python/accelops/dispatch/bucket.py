@@ -188,7 +188,6 @@ _KERNELS = {
 for _name, (_kernel, _fake) in _KERNELS.items():
     _library.define(f"{_name}{_SCHEMAS[_name]} -> ()", tags=_TAGS)
     _library.impl(_name, _kernel, "CompositeExplicitAutograd")
-    _library.impl(
-        _name, _kernel, "AutogradXLA"
-    )  # above functionalization, which torch_xla always has, and which refuses
+    # Above functionalization, which torch_xla always has, and which refuses an op that writes its arguments.
+    _library.impl(_name, _kernel, "AutogradXLA")
     torch.library.register_fake(f"accelops::{_name}", _fake, lib=_library)

@@ -59,7 +59,8 @@ def explain(op: str | Spec, target: str | None = None, **problem: Any) -> Explan
     explain(spec) takes any Spec. explain("conv", input=, weight=, stride=1, padding=0, dilation=1, groups=1, ...) takes
     shapes or tensors and torch's parameters (the fields of ConvSpec), and answers for fprop, dgrad and wgrad;
     explain("adam", ...) and explain("bucket", ...) take the fields of AdamSpec and BucketSpec. `target` asks for one by
-    name. explain("fpga") says what ran on the boards of device "fpga", what fell to the CPU, and what moved. Raises ValueError for an unknown op, TypeError for an unknown field, TargetUnavailable as `use` does.
+    name. explain("fpga") says what ran on the boards of device "fpga", what fell to the CPU, and what moved. Raises
+    ValueError for an unknown op, TypeError for an unknown field, TargetUnavailable as `use` does.
     """
     if op == "fpga":
         return import_module("accelops.dispatch.fpga_device").explanation()

@@ -57,9 +57,7 @@ def _module(target: str) -> ModuleType | None:
     return import_module(name) if find_spec(name) is not None else None
 
 
-_answered: dict[
-    str, tuple[str | None, bool]
-] = {}  # of targets that come and go: what was missing, and whether emulated
+_answered: dict[str, tuple[str | None, bool]] = {}  # by those that come and go: what is missing; whether emulated
 _followers: list[Callable[[], None]] = []
 
 

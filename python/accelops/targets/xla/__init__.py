@@ -10,6 +10,7 @@ jax alone serves.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -75,7 +76,10 @@ def device() -> str:
 
 
 def emulated() -> bool:
-    """Whether programs run without a TPU."""
+    """Whether programs run without a TPU. Dispatch asks this for tensors of any device, so it imports neither jax nor a
+    torch_xla that nobody has imported: where there are no tensors of its own, those of the CPU are what is asked about."""
+    if device() == "cpu" or way() not in sys.modules:
+        return True
     return bridge(device()).emulated()
 
 
